@@ -1,0 +1,68 @@
+"""Millstream: scalable machine learning in Python, from the first event to the edge.
+
+The packages stand in the order in which data flows::
+
+    log  ->  stream  ->  learn  ->  models  ->  deploy        what happens to the data
+    kernels, data, parallel                                    what everything stands on
+
+Every public name is loaded on first use, so that ``import millstream`` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .clock import Clock, ManualClock, SystemClock
+    from .data import Block, Dataset, Role, Schema, from_arrow, from_numpy, read_parquet
+    from .deploy import BatchJob, DatabaseScorer, EdgeBundle, ModelServer, StreamJob
+    from .errors import MillstreamError
+    from .log import Log, Topic, read_topic
+    from .models import Registry, Scorer
+    from .parallel import Bulk, Done, Fit, Inline, Step, Threads, fit
+    from .stream import (
+        Stream,
+        Tumbling,
+        as_stream,
+        count,
+        max,  # noqa: A004
+        mean,
+        min,  # noqa: A004
+        run,
+        sum,  # noqa: A004
+    )
+
+__version__ = "0.1.0"
+
+_PACKAGE_OF = {
+    name: package
+    for package, names in {
+        "clock": "Clock ManualClock SystemClock",
+        "data": "Block Dataset Role Schema from_arrow from_numpy read_parquet",
+        "deploy": "BatchJob DatabaseScorer EdgeBundle ModelServer StreamJob",
+        "errors": "MillstreamError",
+        "log": "Log Topic read_topic",
+        "models": "Registry Scorer",
+        "parallel": "Bulk Done Fit Inline Step Threads fit",
+        "stream": "Stream Tumbling as_stream count max mean min run sum",
+    }.items()
+    for name in names.split()
+}
+
+__all__ = [  # noqa: PLE0604, RUF022
+    *_PACKAGE_OF,
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PACKAGE_OF:
+        raise AttributeError(f"module 'millstream' has no attribute {name!r}")
+    value = getattr(import_module(f".{_PACKAGE_OF[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
