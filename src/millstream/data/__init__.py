@@ -1,0 +1,32 @@
+"""What flows: datasets of rows with roles, in parts, larger than memory.
+
+::
+
+    source ──> Dataset ── select, with_roles, map_batches, filter (lazy) ──> Dataset
+                  │
+                  ├── parts ── blocks: X, y, weight        what training reads
+                  ├── persist                              the row-major copy, memory-mapped
+                  └── write_parquet                        there when complete
+
+The number of parts, their boundaries and the blocks within them depend on the data alone.
+"""
+
+from millstream.data.block import Block
+from millstream.data.dataset import Dataset
+from millstream.data.memory import from_arrow, from_numpy
+from millstream.data.parquet import read_parquet
+from millstream.data.part import Part, ReadColumns
+from millstream.data.schema import Field, Role, Schema
+
+__all__ = [
+    "Block",
+    "Dataset",
+    "Field",
+    "Part",
+    "ReadColumns",
+    "Role",
+    "Schema",
+    "from_arrow",
+    "from_numpy",
+    "read_parquet",
+]
