@@ -26,11 +26,11 @@ if TYPE_CHECKING:
         Tumbling,
         as_stream,
         count,
-        max,  # noqa: A004
+        max,
         mean,
-        min,  # noqa: A004
+        min,
         run,
-        sum,  # noqa: A004
+        sum,
     )
 
 __version__ = "0.1.0"
@@ -50,7 +50,7 @@ _PACKAGE_OF = {
     for name in names.split()
 }
 
-__all__ = [  # noqa: PLE0604, RUF022
+__all__ = [
     *_PACKAGE_OF,
     "__version__",
 ]

@@ -54,7 +54,12 @@ MINUTE = microseconds(timedelta(minutes=1))
 TIME = pa.timestamp("us", tz="UTC")
 WEATHER = ("temp", "dewp", "humid", "wind_speed", "precip", "pressure", "visib")
 # Four destinations that airports.csv lacks; all of them lie in Puerto Rico or the Virgin Islands.
-ATLANTIC = {"BQN": "America/Puerto_Rico", "PSE": "America/Puerto_Rico", "SJU": "America/Puerto_Rico", "STT": "America/St_Thomas"}
+ATLANTIC = {
+    "BQN": "America/Puerto_Rico",
+    "PSE": "America/Puerto_Rico",
+    "SJU": "America/Puerto_Rico",
+    "STT": "America/St_Thomas",
+}
 
 
 def flight_events(folder: Path | None = None) -> dict[str, pa.Table]:
@@ -82,7 +87,8 @@ def flight_events(folder: Path | None = None) -> dict[str, pa.Table]:
     who = {"flight_id": flight_id, "carrier": flights["carrier"], "origin": flights["origin"]}
     plans = _events(
         scheduled - microseconds(NOTICE),
-        who | {"dest": flights["dest"], "distance": flights["distance"].cast("float64"), "hour": flights["hour"]},
+        who
+        | {"dest": flights["dest"], "distance": flights["distance"].cast("float64"), "hour": flights["hour"]},
     )
     departures = _events(departed, who | {"dep_delay": flights["dep_delay"].cast("float64")}, left)
     arrivals = _events(
@@ -92,7 +98,8 @@ def flight_events(folder: Path | None = None) -> dict[str, pa.Table]:
     station = pc.binary_join_element_wise(weather["origin"], pc.cast(weather["time_hour"], pa.string()), "/")
     readings = _events(
         observed,
-        {"station": station, "origin": weather["origin"]} | {name: weather[name].cast("float64") for name in WEATHER},
+        {"station": station, "origin": weather["origin"]}
+        | {name: weather[name].cast("float64") for name in WEATHER},
     )
     return {"plans": plans, "departures": departures, "arrivals": arrivals, "weather": readings}
 

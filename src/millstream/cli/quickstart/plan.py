@@ -11,7 +11,13 @@ from datetime import timedelta
 from sklearn.pipeline import Pipeline
 
 import millstream as ms
-from millstream.learn import ColumnTransformer, LogisticRegression, OneHotEncoder, SimpleImputer, StandardScaler
+from millstream.learn import (
+    ColumnTransformer,
+    LogisticRegression,
+    OneHotEncoder,
+    SimpleImputer,
+    StandardScaler,
+)
 from millstream.parallel import Engine
 
 from .events import WEATHER

@@ -47,8 +47,16 @@ def write_json(figures: Mapping[str, Any], path: Path) -> None:
 
 def write_html(figures: Mapping[str, Any], evidence: Evidence, path: Path) -> None:
     plots = [
-        ("Who will be late?", "ROC curve on October to December.", lambda axes: _roc(axes, figures, evidence)),
-        ("Delay by hour", "Delays build up over the day; the model follows.", lambda axes: _by_hour(axes, evidence)),
+        (
+            "Who will be late?",
+            "ROC curve on October to December.",
+            lambda axes: _roc(axes, figures, evidence),
+        ),
+        (
+            "Delay by hour",
+            "Delays build up over the day; the model follows.",
+            lambda axes: _by_hour(axes, evidence),
+        ),
         ("Speedup", "The same bits on one worker and on more.", lambda axes: _speedup(axes, figures)),
         (
             "One model, five answers",
@@ -68,8 +76,9 @@ def _verdict(figures: Mapping[str, Any]) -> str:
     if figures["failures"]:
         return "Failed: " + html.escape("; ".join(figures["failures"]))
     return (
-        f"{figures['events_in']:,} events in, {figures['events_out']:,} predictions out, none lost, none counted twice; "
-        f"AUC {figures['auc']:.4f} with the streamed features, {figures['auc_without_stream_features']:.4f} without."
+        f"{figures['events_in']:,} events in, {figures['events_out']:,} predictions out, none lost, "
+        f"none counted twice; AUC {figures['auc']:.4f} with the streamed features, "
+        f"{figures['auc_without_stream_features']:.4f} without."
     )
 
 
