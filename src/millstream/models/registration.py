@@ -1,0 +1,138 @@
+"""From a fitted estimator and its data to a bundle.
+
+One pass over the data gives both the training distribution and the golden rows: rows evenly spaced from the
+first to the last, and for every feature with nulls the first row that has one, so that each target also
+answers for missing values. The golden outputs are those of the estimator's own methods, never of the exported
+graph.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream import learn
+from millstream.data import Dataset, from_arrow, from_numpy
+from millstream.errors import InputError
+from millstream.models.bundle import Bundle, Golden
+from millstream.models.outputs import to_batch
+from millstream.models.reference import training_distribution
+from millstream.models.signature import Signature
+
+__all__ = ["GOLDEN_ROWS", "write_bundle"]
+
+GOLDEN_ROWS = 64
+_SOFTWARE = ("millstream", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn")
+
+
+def write_bundle(
+    root: Path,
+    estimator: Any,
+    data: Any,
+    *,
+    metrics: Mapping[str, float],
+    lineage: Mapping[str, Any],
+    golden_rows: int = GOLDEN_ROWS,
+) -> Bundle:
+    """Export `estimator` and write its bundle under `root`.
+
+    `data`: a Dataset (its features count), a table (the columns the estimator was fitted on), or an array of
+    shape (rows, features).
+    """
+    dataset = _features(estimator, data)
+    if golden_rows < 1 or not dataset.n_rows:
+        raise InputError(
+            f"{golden_rows} golden rows of {dataset.n_rows} rows of data; both must be at least 1"
+        )
+    chosen = _GoldenRows(dataset.n_rows, golden_rows)
+    reference = training_distribution(chosen.watch(dataset.batches()))
+    golden_inputs = chosen.batch(dataset.schema.arrow)
+    golden = Golden(golden_inputs, to_batch(learn.outputs(estimator, _as_fitted(golden_inputs))))
+    model = learn.to_onnx(
+        estimator,
+        None if _is_matrix(dataset.schema.arrow) else dataset.schema.arrow,
+        n_features=dataset.n_features if _is_matrix(dataset.schema.arrow) else None,
+    )
+    return Bundle.write(
+        root,
+        model=model.SerializeToString(deterministic=True),
+        signature=Signature.of(model, golden.outputs, getattr(estimator, "classes_", None)),
+        golden=golden,
+        reference=reference,
+        lineage={
+            **lineage,
+            "estimator": _describe(estimator),
+            "data": {"rows": dataset.n_rows, "columns": {f.name: str(f.type) for f in dataset.schema.arrow}},
+            "metrics": dict(metrics),
+            "software": {"python": platform.python_version(), **{name: version(name) for name in _SOFTWARE}},
+        },
+    )
+
+
+class _GoldenRows:
+    """Picks the golden rows out of batches that flow by."""
+
+    def __init__(self, n_rows: int, wanted: int) -> None:
+        self._wanted = np.unique(np.linspace(0, n_rows - 1, min(wanted, n_rows)).astype(np.int64))
+        self._first_row = 0
+        self._nulls_seen: set[str] = set()
+        self._picked: list[pa.RecordBatch] = []
+
+    def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            self._pick(batch)
+            yield batch
+
+    def _pick(self, batch: pa.RecordBatch) -> None:
+        low, high = np.searchsorted(self._wanted, [self._first_row, self._first_row + batch.num_rows])
+        rows = set((self._wanted[low:high] - self._first_row).tolist())
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            if column.null_count and name not in self._nulls_seen:
+                self._nulls_seen.add(name)
+                rows.add(pc.index(column.is_null(), True).as_py())
+        if rows:
+            self._picked.append(batch.take(pa.array(sorted(rows))))
+        self._first_row += batch.num_rows
+
+    def batch(self, schema: pa.Schema) -> pa.RecordBatch:
+        table = pa.Table.from_batches(self._picked, schema=schema).combine_chunks()
+        return table.to_batches()[0]
+
+
+def _features(estimator: Any, data: Any) -> Dataset:
+    """The data as a Dataset of the feature columns alone."""
+    if isinstance(data, np.ndarray):
+        data = from_numpy(data)
+    elif isinstance(data, pa.Table | pa.RecordBatch):
+        fitted = getattr(estimator, "feature_names_in_", None)
+        data = from_arrow(data, features=None if fitted is None else [str(name) for name in fitted])
+    if not isinstance(data, Dataset):
+        raise InputError(
+            f"data is a {type(data).__name__}; expected a Dataset, an Arrow table or a NumPy array"
+        )
+    return data.select(data.schema.features)
+
+
+def _is_matrix(schema: pa.Schema) -> bool:
+    return len(schema) == 1 and pa.types.is_fixed_size_list(schema.field(0).type)
+
+
+def _as_fitted(batch: pa.RecordBatch) -> Any:
+    """Golden rows in the form the estimator was fitted on: an array or a table."""
+    if not _is_matrix(batch.schema):
+        return pa.Table.from_batches([batch])
+    width = batch.schema.field(0).type.list_size
+    return batch.column(0).flatten().to_numpy(zero_copy_only=False).reshape(-1, width)
+
+
+def _describe(estimator: Any) -> dict[str, Any]:
+    kind = type(estimator)
+    parameters = {name: repr(value) for name, value in estimator.get_params(deep=True).items()}
+    return {"class": f"{kind.__module__}.{kind.__qualname__}", "parameters": parameters}
