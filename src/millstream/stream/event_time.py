@@ -1,0 +1,113 @@
+"""Event time: when a thing happened, as int64 microseconds since 1970-01-01 UTC.
+
+`SourceClock` keeps the running watermark of every partition of a source. A row is late against the cumulative
+maximum of its own partition minus the delay, row by row in offset order, so neither batching nor the pace of the
+other partitions decides what is late (the reason Flink's per-split and Spark's global watermark give other late
+sets on replay). The watermark W of a source says: no row on time with event time below W will come.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from millstream.errors import PlanError, SchemaError
+
+__all__ = ["MAX_TIME", "MIN_TIME", "SourceClock", "check_event_time", "from_microseconds", "to_microseconds"]
+
+MIN_TIME = -(2**62)
+"""Before every event: the watermark of a partition that has shown no row."""
+MAX_TIME = 2**62
+"""After every event: the watermark of a partition that has ended."""
+
+
+def check_event_time(schema: pa.Schema, column: str, source: str) -> None:
+    """Raise PlanError unless `column` is a timestamp or int64 microseconds."""
+    if column not in schema.names:
+        raise PlanError(
+            f"event_time={column!r} is not a column of {source!r}; choose one of {', '.join(schema.names)}"
+        )
+    kind = schema.field(column).type
+    if not (pa.types.is_timestamp(kind) or pa.types.is_int64(kind)):
+        raise PlanError(
+            f"event_time={column!r} of {source!r} is {kind}; expected a timestamp, or int64 microseconds since "
+            "1970-01-01 UTC; cast the column first"
+        )
+
+
+def to_microseconds(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
+    """Event times (n,) int64 of a timestamp or int64 column. A null or out-of-range time is a SchemaError."""
+    if column.null_count:
+        row = pc.index(column.is_null(), True).as_py()
+        raise SchemaError(
+            f"event time {name!r} is null in row {row} of a batch; expected a moment in every row"
+        )
+    if pa.types.is_timestamp(column.type):
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+    times = np.array(column.to_numpy(zero_copy_only=False), dtype=np.int64)
+    if len(times) and (times.min() <= MIN_TIME or times.max() >= MAX_TIME):
+        raise SchemaError(f"event time {name!r} holds a value outside ±2**62 microseconds; check its unit")
+    return times
+
+
+def from_microseconds(times: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:
+    """The inverse of `to_microseconds`: int64 microseconds as a column of `kind`."""
+    column = pa.array(times, pa.int64())
+    if pa.types.is_timestamp(kind):
+        return column.cast(pa.timestamp("us", kind.tz)).cast(kind)
+    return column
+
+
+@dataclass(slots=True)
+class SourceClock:
+    """The running watermarks of one source.
+
+    >>> clock = SourceClock([0, 1], delay=10)
+    >>> clock.observe(0, np.array([100, 95, 89, 120, 109]))
+    array([False, False,  True, False,  True])
+    >>> clock.watermark() == MIN_TIME    # partition 1 has shown nothing
+    True
+    >>> clock.finish(1); clock.watermark()
+    110
+    """
+
+    # configuration
+    partitions: Iterable[int]
+    delay: int
+    # checkpointed
+    highest: dict[int, int] = field(default_factory=dict)
+    finished: set[int] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.highest = dict.fromkeys(self.partitions, MIN_TIME) | self.highest
+
+    def observe(self, partition: int, times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
+        """Advance by the next rows of a partition, (n,) int64 in offset order; True marks the late ones."""
+        if not len(times):
+            return np.zeros(0, np.bool_)
+        running = np.maximum(np.maximum.accumulate(times), self.highest[partition])
+        self.highest[partition] = int(running[-1])
+        return times < running - self.delay
+
+    def finish(self, partition: int) -> None:
+        """No row of this partition will come any more."""
+        self.finished.add(partition)
+
+    def partition_watermark(self, partition: int) -> int:
+        if partition in self.finished:
+            return MAX_TIME
+        highest = self.highest[partition]
+        return highest if highest == MIN_TIME else max(MIN_TIME, highest - self.delay)
+
+    def watermark(self) -> int:
+        """The least watermark of the partitions; MAX_TIME when all have finished."""
+        return min((self.partition_watermark(p) for p in self.highest), default=MAX_TIME)
+
+    def restore(self, highest: Mapping[int, int]) -> None:
+        """Go on from a checkpoint's cumulative maxima."""
+        self.highest.update(highest)

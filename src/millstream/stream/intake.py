@@ -1,0 +1,77 @@
+"""One source of a running job: reads, tells late from on time, counts, and feeds the graph."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+
+from millstream.errors import SchemaError
+from millstream.stream.event_time import MIN_TIME, SourceClock, to_microseconds
+from millstream.stream.frame import Batch
+from millstream.stream.graph import Graph
+from millstream.stream.plan import Source
+from millstream.stream.report import SourceCounts
+from millstream.stream.sources.reader import Chunk, Reader
+
+__all__ = ["Intake"]
+
+
+class Intake:
+    """The runtime's end of a source. Rows in = used + late + filtered at every moment."""
+
+    def __init__(
+        self,
+        source: Source,
+        reader: Reader,
+        *,
+        highest: dict[int, int] | None = None,
+        counts: SourceCounts | None = None,
+    ) -> None:
+        self.source = source
+        self.reader = reader
+        self.clock = SourceClock(reader.partitions, source.delay or 0, highest or {})
+        self.counts = counts or SourceCounts()
+        self._told = MIN_TIME
+
+    @property
+    def finished(self) -> bool:
+        return self.reader.finished >= set(self.reader.partitions)
+
+    def poll(self, graph: Graph, limit: int, timeout: timedelta) -> int:
+        """Take in what has come, at most about `limit` rows; returns how many."""
+        order = sorted(self.reader.partitions, key=self.clock.partition_watermark)
+        chunks = self.reader.poll(limit, timeout, order)
+        for chunk in chunks:
+            self._take_in(graph, chunk)
+        return sum(len(chunk.offsets) for chunk in chunks)
+
+    def tell_watermark(self, graph: Graph) -> None:
+        """Hand the source's watermark to the graph if it has moved."""
+        for partition in self.reader.finished:
+            self.clock.finish(partition)
+        watermark = self.clock.watermark()
+        if watermark > self._told:
+            self._told = watermark
+            graph.watermark(self.source, watermark)
+
+    def _take_in(self, graph: Graph, chunk: Chunk) -> None:
+        source = self.source
+        try:
+            times = to_microseconds(chunk.rows.column(source.event_time), source.event_time)
+        except SchemaError as error:
+            where = f"partition {chunk.partition}, offsets {chunk.offsets[0]} to {chunk.offsets[-1]}"
+            raise SchemaError(f"source {source.name!r}, {where}: {error}") from error
+        late = self.clock.observe(chunk.partition, times)
+        batch = _batch(chunk, times)
+        on_time = batch.keep(~late)
+        used = graph.push(source, on_time) if len(on_time) else 0
+        if late.any():
+            graph.push_late(source, batch.keep(late))
+        self.counts = self.counts.plus(rows_in=len(batch), used=used, late=int(late.sum()))
+
+
+def _batch(chunk: Chunk, times: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
+    rows: pa.RecordBatch = chunk.rows
+    return Batch(rows, times, np.full(len(times), chunk.partition, np.int32), chunk.offsets)

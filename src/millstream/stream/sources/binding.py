@@ -1,0 +1,67 @@
+"""Where the rows of a plan's source come from: `Binding`, and the ones for rows at hand.
+
+The binding stands beside the plan and not in it, so a live topic and its replay can share a plan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import pyarrow as pa
+
+from millstream.data import Dataset
+from millstream.stream.plan import Source
+from millstream.stream.sources.reader import Reader
+from millstream.stream.sources.table import in_event_time_order, replay, whole_table
+
+__all__ = ["Binding", "ReplayBinding", "TableBinding"]
+
+
+class Binding(Protocol):
+    """Opens readers. Two bindings are equal when they read the same rows."""
+
+    @property
+    def bounded(self) -> bool:
+        """Whether the source ends."""
+        ...
+
+    def open(
+        self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
+    ) -> Reader:
+        """Start at `positions` (None: at the beginning) and stop at `ends`, where the source has none of its own."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class TableBinding:
+    """An Arrow table, in the order of its rows if the source has a delay, else in event-time order."""
+
+    table: pa.Table
+    bounded = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TableBinding) and other.table is self.table
+
+    def open(
+        self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
+    ) -> Reader:
+        table = self.table if source.delay is not None else in_event_time_order(self.table, source.event_time)
+        return whole_table(table, positions)
+
+
+@dataclass(frozen=True, eq=False)
+class ReplayBinding:
+    """A snapshot of a topic: its rows with the partition and offset they had."""
+
+    dataset: Dataset
+    bounded = True
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ReplayBinding) and other.dataset is self.dataset
+
+    def open(
+        self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
+    ) -> Reader:
+        return replay(self.dataset.to_table(), source.schema, positions)
