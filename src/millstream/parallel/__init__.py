@@ -1,0 +1,45 @@
+"""How parts meet: one contract for every algorithm, on any engine.
+
+`fit` runs an `Algorithm` (`init`, `local`, `update`) over the parts of a dataset. An `Engine` says where:
+`Inline` plays workers on one thread, `Threads` has them. Statistics meet in a pairwise tree over part
+indices, so the fitted parameters have the same bits whoever computed what.
+"""
+
+from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
+from millstream.parallel.blas import one_blas_thread
+from millstream.parallel.engine import Crew, Engine, Work
+from millstream.parallel.fault import Fault
+from millstream.parallel.fit import Fit, fit
+from millstream.parallel.inline import Inline
+from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
+from millstream.parallel.report import Report, StepReport
+from millstream.parallel.sync import Bulk
+from millstream.parallel.threads import Threads
+from millstream.parallel.tree import PairwiseTree, Reduction
+
+__all__ = [
+    "CONCAT",
+    "MAX",
+    "MIN",
+    "SUM",
+    "Algorithm",
+    "Bulk",
+    "Context",
+    "Crew",
+    "Done",
+    "Engine",
+    "Fault",
+    "Fit",
+    "Inline",
+    "Meta",
+    "Op",
+    "PairwiseTree",
+    "Reduction",
+    "Report",
+    "Step",
+    "StepReport",
+    "Threads",
+    "Work",
+    "fit",
+    "one_blas_thread",
+]

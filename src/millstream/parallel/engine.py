@@ -1,0 +1,87 @@
+"""Where workers run.
+
+An engine is a value that says how many workers there are and of what kind; it owns no thread and no
+process. A crew is
+what does the work: opened for a fit, closed after it, whatever happens in between.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from millstream.parallel.blas import one_blas_thread
+from millstream.parallel.operation import Op
+from millstream.parallel.tree import PairwiseTree, Reduction
+
+__all__ = ["Crew", "Engine", "Work"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a crew did in one run; seconds summed over workers.
+
+    compute: in the task; combine: in handing over the result, which includes combining; wait: neither,
+        while the run lasted. lost: workers lost during it.
+    """
+
+    compute: float
+    combine: float
+    wait: float
+    lost: tuple[int, ...]
+
+
+class Crew(Protocol):
+    """Workers that live."""
+
+    def run(
+        self,
+        task: Callable[[int, int], Any],
+        accept: Callable[[int, Any], None],
+        n_tasks: int,
+        *,
+        step: int,
+    ) -> Work:
+        """Compute ``task(index, attempt)`` for every index and hand each result to ``accept(index, result)``.
+
+        Laws: every index is accepted at least once before `run` returns, in any order, on any worker; an
+            index may be accepted twice, the second time even after `run` has returned, if its first worker
+            was slow. An exception of the task ends the run and is raised as it is. No wait is without a
+            deadline: a worker that dies, or holds a part for longer than the engine's deadline, is lost and
+            its part computed by another.
+
+        Raises `WorkerLost` when every worker died, `DeadlineExceeded` when the last of them was overdue.
+        """
+        ...
+
+
+class Engine(ABC):
+    """Base of every engine; tests find engines as its subclasses."""
+
+    n_workers: int
+
+    @abstractmethod
+    def crew(self) -> AbstractContextManager[Crew]:
+        """A crew for one fit."""
+
+    def reduction(self, n_parts: int, operations: Mapping[str, Op]) -> Reduction:
+        """Where the statistics of one step meet."""
+        return PairwiseTree(n_parts, operations)
+
+    def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
+        """``[function(task) for task in tasks]``, in that order, on the workers; a lost worker's tasks again.
+
+        >>> from millstream.parallel import Threads
+        >>> Threads(2).map(abs, [-3, 1, -2])
+        [3, 1, 2]
+        """
+        results: dict[int, R] = {}
+        with one_blas_thread(), self.crew() as crew:
+            crew.run(lambda index, _: function(tasks[index]), results.__setitem__, len(tasks), step=0)
+        return [results[index] for index in range(len(tasks))]
