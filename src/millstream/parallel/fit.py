@@ -139,8 +139,8 @@ class _Training:
             meta = _meta(self.views["train"])
             checkpoint = None if path is None else Checkpoint(path, self.algorithm, meta, self.seed)
             found = None if checkpoint is None else checkpoint.load()
+            persist = 0.0 if found is not None and found.done else self._persist()
             progress = found or Progress(0, self.algorithm.init(meta, _rng(self.seed, 2**64 - 1)), False, ())
-            persist = self._persist() if not progress.done else 0.0
             reports: list[StepReport] = []
             with self.engine.crew() as crew:
                 while not progress.done and (steps is None or progress.step < steps):
