@@ -1,0 +1,115 @@
+"""The distinct values of columns, sorted: categories and classes, found in one read of the rows.
+
+A null string is taken as the empty string, which is what the ONNX form of a model is fed for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from millstream.data import Part
+from millstream.errors import InputError
+from millstream.parallel import Context, Done, Meta, Op
+
+__all__ = ["Distinct", "category_column"]
+
+
+def _union(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
+    return np.union1d(left, right)
+
+
+UNION = Op("UNION", _union)
+
+
+def category_column(name: str, column: pa.Array) -> pa.Array:
+    """A column of categories as string or int64, without nulls among the strings.
+
+    Raises `InputError` for any other type: equality of floats is no ground for a category.
+    """
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_null(column.type):
+        column = column.cast(pa.string())
+    if pa.types.is_string(column.type):
+        return pc.fill_null(column, "")
+    if pa.types.is_integer(column.type):
+        return column.cast(pa.int64())
+    raise InputError(
+        f"column {name!r} is of type {column.type}; categories are strings or integers: cast it to one of them"
+    )
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """An algorithm of one step: ``Done.params[name]`` holds the sorted values of each column, objects or int64.
+
+    raw: take target labels as they lie (any sortable dtype) instead of categories.
+    """
+
+    columns: tuple[str, ...]
+    single_pass = True
+
+    @property
+    def combine(self) -> Mapping[str, Op]:
+        return dict.fromkeys(self.columns, UNION)
+
+    def init(self, meta: Meta, rng: np.random.Generator) -> dict[str, Any]:
+        return {}
+
+    def local(self, params: Mapping[str, Any], part: Part, ctx: Context) -> dict[str, NDArray[Any]]:
+        table = part.to_table(self.columns)
+        found = {}
+        for name in self.columns:
+            column = category_column(name, table[name].combine_chunks())
+            if column.null_count:
+                raise InputError(
+                    f"column {name!r} has {column.null_count} nulls among its integers; "
+                    "cast it to string, where null is a category of its own, or fill it"
+                )
+            values = pc.unique(column)
+            found[name] = np.sort(values.to_numpy(zero_copy_only=False))
+        return found
+
+    def update(self, state: Mapping[str, Any], statistic: Mapping[str, NDArray[Any]]) -> Done:
+        return Done(dict(statistic))
+
+
+@dataclass(frozen=True)
+class Labels:
+    """An algorithm of one step: ``Done.params["classes"]`` holds the sorted labels of the target."""
+
+    single_pass = True
+    combine = {"classes": UNION}  # noqa: RUF012
+
+    def init(self, meta: Meta, rng: np.random.Generator) -> dict[str, Any]:
+        if meta.schema.target is None:
+            raise InputError(
+                f"no column of {list(meta.schema.names)} is the target; "
+                "name it: dataset.with_roles(target='late')"
+            )
+        return {"target": meta.schema.target}
+
+    def local(self, params: Mapping[str, Any], part: Part, ctx: Context) -> dict[str, NDArray[Any]]:
+        name = str(params["target"])
+        column = part.to_table([name])[name]
+        if column.null_count:
+            raise InputError(f"target {name!r} has {column.null_count} nulls; drop those rows, or fill them")
+        classes = np.unique(column.to_numpy())
+        if classes.dtype.kind == "f" and not np.all(classes == np.floor(classes)):
+            value = classes[classes != np.floor(classes)][0]
+            raise InputError(
+                f"target {name!r} holds {value}; a classifier learns classes: compare it with a threshold first"
+            )
+        return {"classes": classes}
+
+    def update(self, state: Mapping[str, Any], statistic: Mapping[str, NDArray[Any]]) -> Done:
+        return Done(dict(statistic))
