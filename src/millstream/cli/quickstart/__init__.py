@@ -1,0 +1,1 @@
+"""The story told by ``millstream quickstart``: real flights, from the first event to five deployments."""
