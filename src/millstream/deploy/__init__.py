@@ -1,0 +1,7 @@
+"""Where it answers: five targets for one model, each checked against the golden rows before it goes live."""
+
+from millstream.deploy.batch import BatchJob, BatchReport
+from millstream.deploy.database import DatabaseReport, DatabaseScorer
+from millstream.deploy.target import Target
+
+__all__ = ["BatchJob", "BatchReport", "DatabaseReport", "DatabaseScorer", "Target"]

@@ -8,23 +8,19 @@
     deployments    a version went live on a target
 
 Times are int64 microseconds since 1970 UTC. History is never rewritten: on SQLite triggers refuse UPDATE and
-DELETE on every table. SQLite runs in WAL mode with a busy timeout, and a writing transaction begins
-IMMEDIATE, so that what it reads can't change before it writes.
+DELETE on every table.
 """
 
 from __future__ import annotations
 
-import sqlite3
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
-__all__ = ["alias_changes", "deployments", "open_engine", "parity_reports", "versions", "writing"]
+from millstream.models.transactional import transactional, writing
 
-BUSY_TIMEOUT = timedelta(seconds=20)
+__all__ = ["alias_changes", "deployments", "open_engine", "parity_reports", "versions"]
 
 _metadata = sa.MetaData()
 
@@ -97,25 +93,12 @@ for _table in _metadata.sorted_tables:
 
 def open_engine(path: Path) -> sa.Engine:
     """The engine of the registry at `path`, its tables in place; connections are opened per use."""
-    engine = sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool)
-
-    @event.listens_for(engine, "connect")
-    def prepare(connection: sqlite3.Connection, record: Any) -> None:
-        connection.isolation_level = None  # BEGIN is ours, below
-        connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT // timedelta(milliseconds=1)}")
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-
-    @event.listens_for(engine, "begin")
-    def begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
-
+    engine = transactional(sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool))
+    raw = engine.raw_connection()
+    try:
+        raw.cursor().execute("PRAGMA journal_mode = WAL")  # kept by the file; not possible in a transaction
+    finally:
+        raw.close()
     with writing(engine).begin() as connection:
         _metadata.create_all(connection)
     return engine
-
-
-def writing(engine: sa.Engine) -> sa.Engine:
-    """The same engine for transactions that write: they take the write lock when they begin."""
-    return engine.execution_options(begin="BEGIN IMMEDIATE")

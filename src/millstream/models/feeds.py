@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from millstream.errors import SignatureError
 from millstream.models.signature import ARROW_TYPES, Input, Signature
 
-__all__ = ["Rows", "feeds"]
+__all__ = ["Rows", "feeds", "flat_rows"]
 
 #: what a Scorer takes
 Rows: TypeAlias = pa.RecordBatch | pa.Table | np.ndarray | Mapping[str, Any]
@@ -48,6 +48,23 @@ def feeds(signature: Signature, rows: Rows) -> tuple[dict[str, np.ndarray], int]
                 f"column {name!r} has {length} rows, the first column {first}; pass equal lengths"
             )
     return tensors, first
+
+
+def flat_rows(signature: Signature, batch: pa.RecordBatch) -> pa.RecordBatch:
+    """The model's inputs as scalar columns, for targets that know no matrices: ``X`` becomes ``x0 ... x{k-1}``."""
+    names: list[str] = []
+    arrays: list[pa.Array] = []
+    for wanted in signature.inputs:
+        column = batch.column(wanted.name)
+        names += wanted.columns
+        if wanted.width is None:
+            arrays.append(column)
+        else:
+            values = column.flatten()
+            arrays += [
+                values.take(pa.array(range(i, len(values), wanted.width))) for i in range(wanted.width)
+            ]
+    return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
 def _only_matrix(signature: Signature) -> Input:

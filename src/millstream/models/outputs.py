@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from millstream.errors import InputError
 
-__all__ = ["flat", "flat_schema", "to_batch"]
+__all__ = ["flat", "flat_names", "flat_schema", "to_batch"]
 
 
 def to_batch(arrays: Mapping[str, np.ndarray]) -> pa.RecordBatch:
@@ -49,7 +49,7 @@ def flat(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
             arrays.append(array)
             continue
         matrix = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), field.type.list_size)
-        for name, index in _flat_names(field):
+        for name, index in flat_names(field):
             names.append(name)
             arrays.append(pa.array(np.ascontiguousarray(matrix[:, index])))
     return pa.RecordBatch.from_arrays(arrays, names=names)
@@ -64,14 +64,18 @@ def flat_schema(schema: pa.Schema) -> pa.Schema:
     fields: list[pa.Field] = []
     for field in schema:
         if pa.types.is_fixed_size_list(field.type):
-            fields += [pa.field(name, field.type.value_type) for name, _ in _flat_names(field)]
+            fields += [pa.field(name, field.type.value_type) for name, _ in flat_names(field)]
         else:
             fields.append(field)
     return pa.schema(fields)
 
 
-def _flat_names(field: pa.Field) -> list[tuple[str, int]]:
-    """The flat columns of a matrix: their names, and which column of the matrix each one is."""
+def flat_names(field: pa.Field) -> list[tuple[str, int]]:
+    """The flat columns of a matrix: their names, and which column of the matrix each one is.
+
+    >>> flat_names(pa.field("probability", pa.list_(pa.float64(), 2)))
+    [('probability', 1)]
+    """
     width = field.type.list_size
     if field.name == "probability" and width == 2:
         return [("probability", 1)]

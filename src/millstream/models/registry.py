@@ -31,13 +31,13 @@ from millstream.models.catalogue import (
     open_engine,
     parity_reports,
     versions,
-    writing,
 )
 from millstream.models.followed import Followed
 from millstream.models.names import Reference, alias_name, model_name
 from millstream.models.parity import Parity, compare
 from millstream.models.registration import GOLDEN_ROWS, write_bundle
 from millstream.models.scorer import Scorer
+from millstream.models.transactional import writing
 from millstream.models.version import Version
 
 __all__ = ["AliasChange", "Deployment", "ParityReport", "Registry"]

@@ -1,0 +1,256 @@
+"""Scoring a dataset into Parquet, resumable.
+
+::
+
+    scored/
+      _manifest.jsonl      first line: model, digest, columns, number of parts; then a line for every finished part
+      part-00000.parquet   the rows of part 0: the columns of the source, then the predictions
+      ...
+
+A part file is written under another name, flushed, renamed, and then entered in the manifest with the hash of
+the rows it was computed from. A job that was killed at any moment and is run again reads the finished parts,
+to see that their rows are still the same, and scores only the others; the files end up with the same bytes.
+Two jobs can't write into one sink at once, and a sink never holds the predictions of two versions.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from millstream.data import Dataset, Part, from_arrow, read_parquet
+from millstream.deploy.progress import Progress
+from millstream.deploy.target import Target
+from millstream.errors import DeployError, InputError, SchemaError
+from millstream.models import Scorer, Version, flat, flat_schema
+
+__all__ = ["BatchJob", "BatchReport"]
+
+MANIFEST = "_manifest.jsonl"
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """What a run did: `scored` parts of `parts`, the others having been finished before."""
+
+    path: Path
+    rows: int
+    parts: int
+    scored: int
+    seconds: float
+
+
+class BatchJob(Target):
+    """Scores every row of `source` into the directory `sink`.
+
+    source: a Dataset, an Arrow table, or a bounded Stream, whose rows are collected.
+    keep: the columns of the source that are written before the predictions (default: all).
+
+    >>> import tempfile, numpy as np
+    >>> from millstream.learn import KMeans
+    >>> from millstream.models import Registry
+    >>> X = np.array([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0], [9.0, 8.0]])
+    >>> folder = tempfile.mkdtemp()
+    >>> version = Registry(folder + "/models").register("zones", KMeans(2, random_state=7).fit(X), data=X)
+    >>> table = pa.table({"ride": [1, 2], "x0": [0.0, 9.0], "x1": [0.5, 8.5]})
+    >>> report = BatchJob(version, source=table, sink=folder + "/scored", keep=["ride"]).run()
+    >>> read_parquet(folder + "/scored").to_table().column_names
+    ['ride', 'label']
+    """
+
+    target = "batch"
+
+    def __init__(
+        self,
+        version: Version,
+        source: Any,
+        sink: str | os.PathLike[str],
+        *,
+        keep: Sequence[str] | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        super().__init__(version)
+        self.source = source
+        self.sink = Path(sink)
+        self.keep = keep
+        self._progress = progress
+
+    def run(self) -> BatchReport:
+        """Check the golden rows, then score what is not finished yet.
+
+        Raises ParityError; SignatureError where the rows don't match; DeployError if another job writes into
+        the sink; InputError if the sink holds something else.
+        """
+        began = time.monotonic()
+        dataset = _as_dataset(self.source)
+        self.verify()
+        scored = _score(self.version, dataset, self.sink, self.keep, self._progress)
+        report = BatchReport(self.sink, dataset.n_rows, len(dataset.parts), scored, time.monotonic() - began)
+        self._went_live(str(self.sink), rows=report.rows, seconds=report.seconds)
+        return report
+
+    def golden_answers(self) -> pa.Table:
+        """Golden rows as a Parquet file, scored into another by the code of `run`."""
+        with tempfile.TemporaryDirectory(prefix="millstream-golden-") as folder:
+            pq.write_table(pa.Table.from_batches([self.version.golden.inputs]), f"{folder}/golden.parquet")
+            _score(self.version, read_parquet(f"{folder}/golden.parquet"), Path(folder) / "scored", [], None)
+            return read_parquet(f"{folder}/scored").to_table()
+
+
+def _as_dataset(source: Any) -> Dataset:
+    if isinstance(source, Dataset):
+        return source
+    rows = source.collect() if hasattr(source, "collect") else source
+    if not isinstance(rows, pa.Table | pa.RecordBatch):
+        raise InputError(
+            f"source is a {type(source).__name__}; expected a Dataset, an Arrow table or a Stream"
+        )
+    return from_arrow(rows)
+
+
+def _score(
+    version: Version, dataset: Dataset, sink: Path, keep: Sequence[str] | None, progress: Progress | None
+) -> int:
+    """Score the parts that are not finished; returns how many these were."""
+    columns = list(dataset.schema.names if keep is None else keep)
+    _refuse_clashes(columns, flat_schema(version.signature.output_schema).names)
+    dataset.schema.require(columns)
+    scorer = version.scorer()
+    scored = done = 0
+    with _Manifest(sink, version, columns, len(dataset.parts)) as manifest:
+        for part in dataset.parts:
+            rows = part.to_table()
+            identity = _identity(rows)
+            if not manifest.has(part, identity):
+                _write_part(manifest.file_of(part), _predicted(scorer, rows, columns))
+                manifest.enter(part, identity)
+                scored += 1
+            done += part.n_rows
+            if progress is not None:
+                progress(done, dataset.n_rows)
+    return scored
+
+
+def _predicted(scorer: Scorer, rows: pa.Table, columns: list[str]) -> pa.Table:
+    predictions = flat(scorer.predict(rows))
+    kept = rows.select(columns)
+    for field, array in zip(predictions.schema, predictions.columns, strict=True):
+        kept = kept.append_column(field, array)
+    return kept
+
+
+def _refuse_clashes(columns: list[str], outputs: list[str]) -> None:
+    clash = sorted(set(columns) & set(outputs))
+    if clash:
+        raise SchemaError(
+            f"the source has columns {clash} of its own, the names of predictions; leave them out of keep"
+        )
+
+
+def _identity(rows: pa.Table) -> str:
+    """sha256 over the rows of a part as an Arrow stream."""
+    digest = hashlib.sha256()
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, rows.schema) as writer:
+        writer.write_table(rows.combine_chunks())
+    digest.update(sink.getvalue())
+    return digest.hexdigest()
+
+
+def _write_part(path: Path, table: pa.Table) -> None:
+    beside = path.with_name(f".{path.name}")
+    with beside.open("wb") as file:
+        pq.write_table(table, file)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+    _sync(path.parent)
+
+
+def _sync(directory: Path) -> None:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class _Manifest:
+    """The finished parts of a sink, locked while a job runs."""
+
+    def __init__(self, sink: Path, version: Version, columns: list[str], parts: int) -> None:
+        self._sink = sink
+        self._header = {
+            "model": str(version),
+            "digest": version.digest,
+            "columns": columns,
+            "parts": parts,
+        }
+        self._finished: dict[int, str] = {}
+        self._file: IO[bytes]
+
+    def __enter__(self) -> _Manifest:
+        self._sink.mkdir(parents=True, exist_ok=True)
+        self._file = (self._sink / MANIFEST).open("a+b")
+        try:
+            self._lock()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._file.close()
+
+    def file_of(self, part: Part) -> Path:
+        return self._sink / f"part-{part.index:05d}.parquet"
+
+    def has(self, part: Part, identity: str) -> bool:
+        return self._finished.get(part.index) == identity and self.file_of(part).exists()
+
+    def enter(self, part: Part, identity: str) -> None:
+        self._append({"part": part.index, "rows": part.n_rows, "identity": identity})
+
+    def _lock(self) -> None:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DeployError(
+                f"another job writes into {self._sink}; wait for it, or take another sink"
+            ) from error
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        text = self._file.read()
+        whole = text.rfind(b"\n") + 1
+        self._file.truncate(whole)  # a line torn by a kill
+        lines = [json.loads(line) for line in text[:whole].splitlines()]
+        if not lines:
+            if any(self._sink.glob("*.parquet")):
+                raise InputError(
+                    f"{self._sink} holds Parquet files of no batch job; take an empty directory as sink"
+                )
+            self._append(self._header)
+        elif lines[0] != self._header:
+            raise InputError(
+                f"{self._sink} holds the predictions of another job: {lines[0]}, expected {self._header}; "
+                "take another directory as sink"
+            )
+        self._finished = {line["part"]: line["identity"] for line in lines[1:]}
+
+    def _append(self, line: dict[str, Any]) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
