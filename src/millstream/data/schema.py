@@ -14,6 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import pyarrow as pa
 
@@ -145,7 +146,7 @@ class Schema:
     def require(self, names: Collection[str]) -> None:
         """Raise `SchemaError` naming the first of `names` that is not a column."""
         for name in names:
-            if name not in self.names:
+            if name not in self._by_name:
                 raise SchemaError(f"no column {name!r}; the columns are {list(self.names)}")
 
     def select(self, names: Sequence[str]) -> Schema:
@@ -155,20 +156,24 @@ class Schema:
 
     def __getitem__(self, name: str) -> Field:
         self.require([name])
-        return self.fields[self.names.index(name)]
+        return self._by_name[name]
 
     def __contains__(self, name: object) -> bool:
-        return name in self.names
+        return name in self._by_name
 
     @property
     def arrow(self) -> pa.Schema:
         """The same columns as an Arrow schema, without the roles."""
         return pa.schema([(field.name, field.type) for field in self.fields])
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Column names, in order."""
-        return tuple(field.name for field in self.fields)
+        return tuple(self._by_name)
+
+    @cached_property
+    def _by_name(self) -> dict[str, Field]:
+        return {field.name: field for field in self.fields}
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -190,7 +195,7 @@ class Schema:
         """Name of the weight column, or None."""
         return next(iter(self._with(Role.WEIGHT)), None)
 
-    @property
+    @cached_property
     def feature_names(self) -> tuple[str, ...]:
         """Names of the features themselves: a fixed-size list counts as many as it is long."""
         return tuple(name for column in self.features for name in self[column].feature_names)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
@@ -128,7 +127,7 @@ def test_a_statistic_must_have_names(numbers: data.Dataset) -> None:
 
 
 class Spread:
-    combine = {"highest": MAX, "parts": CONCAT}
+    combine: ClassVar = {"highest": MAX, "parts": CONCAT}
 
     def init(self, meta, rng):
         return {}
@@ -183,7 +182,7 @@ def test_keep_stays_with_its_part(engine: Any, numbers: data.Dataset) -> None:
 
 
 class Draws(Sum):
-    combine = {"draws": CONCAT}
+    combine: ClassVar = {"draws": CONCAT}
 
     def local(self, params, part, ctx):
         return {"draws": ctx.rng.integers(0, 2**62, 1)}
@@ -220,7 +219,6 @@ def test_a_single_pass_reads_the_data_as_they_are() -> None:
         fit(Sum(), flights, engine=Threads(2))
 
 
-@dataclass
 class BlasThreads(Sum):
     """Reports the threads of BLAS as seen in local and in update."""
 
@@ -230,7 +228,7 @@ class BlasThreads(Sum):
     def update(self, state, statistic):
         return Done({"local": statistic["threads"], "update": most_blas_threads()})
 
-    combine = {"threads": MAX}
+    combine: ClassVar = {"threads": MAX}
 
 
 def most_blas_threads() -> int:
