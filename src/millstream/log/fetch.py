@@ -4,7 +4,8 @@
 
     request   replica int32 | max wait ms int32 | min bytes int32 | max bytes int32 | isolation int8 |
               v7: session id int32, session epoch int32 |
-              [topic string | [partition int32, v9: leader epoch int32, offset int64, v5: log start int64, max bytes int32]] |
+              [topic string | [partition int32, v9: leader epoch int32, offset int64, v5: log start int64,
+              max bytes int32]] |
               v7: [forgotten topic string, [partition int32]] | v11: rack string
     reply     throttle ms int32 | v7: error int16, session id int32 |
               [topic string | [partition int32, error int16, high watermark int64, last stable offset int64,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import threading
@@ -136,10 +137,8 @@ class Log:
 
     def _bind(self, name: str, spelled: TopicSchema | None) -> None:
         if SCHEMAS_TOPIC not in self:
-            try:
+            with contextlib.suppress(TopicExists):  # another process was faster
                 self._create(SCHEMAS_TOPIC, 1)
-            except TopicExists:
-                pass  # another process was faster
         value = None if spelled is None else spelled.to_bytes()
         self.send(SCHEMAS_TOPIC, [(0, name.encode(), value, None)])
         if spelled is not None:

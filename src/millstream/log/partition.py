@@ -91,8 +91,8 @@ class Partition:
     def append(self, batch: memoryview) -> int:
         """Append one batch and return the offset of its first record; not durable before the next flush.
 
-        Raises `CorruptBatch` (bad CRC or form), `InputError` (transactional), `LogFull` (no room; nothing changed, try again when there is), and
-        `LogError` when the partition is read-only.
+        Raises `CorruptBatch` (bad CRC or form), `InputError` (transactional), `LogFull` (no room; nothing changed, try
+        again when there is), and `LogError` when the partition is read-only.
         """
         header = check(batch)
         if header.count < 1 or header.last_offset_delta != header.count - 1:
