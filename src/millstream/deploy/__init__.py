@@ -2,6 +2,18 @@
 
 from millstream.deploy.batch import BatchJob, BatchReport
 from millstream.deploy.database import DatabaseReport, DatabaseScorer
+from millstream.deploy.edge import EdgeBundle, EdgeReport
+from millstream.deploy.server import InferenceClient, ModelServer
 from millstream.deploy.target import Target
 
-__all__ = ["BatchJob", "BatchReport", "DatabaseReport", "DatabaseScorer", "Target"]
+__all__ = [
+    "BatchJob",
+    "BatchReport",
+    "DatabaseReport",
+    "DatabaseScorer",
+    "EdgeBundle",
+    "EdgeReport",
+    "InferenceClient",
+    "ModelServer",
+    "Target",
+]
