@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -14,6 +15,8 @@ from millstream.data import from_numpy
 from millstream.errors import InputError
 from millstream.learn.lloyd import Lloyd
 from millstream.learn.nearest import nearest_by_run
+from millstream.learn.onnx_form import onnx_form
+from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.parameters import in_range
 from millstream.learn.rows import Rows, matrices, remember_features, training_dataset
 from millstream.learn.training import seed_of, train
@@ -78,6 +81,7 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             )
         else:
             remember_features(self, rows.schema)
+        self.dtype_in_ = rows.dtype
         seeds = self._seeds()
         lloyd = Lloyd(int(self.n_clusters), seeds, float(self.tol), int(self.max_iter))
         found = train(self, lloyd, rows, seed_of(self.random_state))
@@ -93,7 +97,7 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         labels = [np.empty(0, np.int32)]
         for rows in matrices(self, X):
             centers = self.cluster_centers_.astype(rows.dtype, copy=False)
-            runs = nearest_by_run(rows, centers, centers.mean(axis=0))
+            runs = nearest_by_run(rows, centers, _middle(centers))
             labels += [label.astype(np.int32) for _, label, _, _ in runs]
         return np.concatenate(labels)
 
@@ -107,3 +111,20 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
         if seeds.shape != expected or not np.isfinite(seeds).all():
             raise InputError(f"init is of shape {seeds.shape}; expected finite centers of shape {expected}")
         return seeds
+
+
+def _middle(centers: NDArray[Any]) -> NDArray[Any]:
+    """What rows and centers are shifted by, in the dtype of the centers: their mean."""
+    return np.asarray(centers.mean(axis=0, dtype=np.float64).astype(centers.dtype))
+
+
+@onnx_form(KMeans)
+def _form(kmeans: KMeans, graph: Graph, rows: GraphRows) -> Mapping[str, Column]:
+    centers = kmeans.cluster_centers_
+    middle = _middle(centers)
+    moved = centers - middle
+    half = 0.5 * np.einsum("ij,ij->i", moved, moved)
+    shifted = graph.op("Sub", graph.matrix(rows, centers.dtype), graph.constant(middle))
+    product = graph.op("MatMul", shifted, graph.constant(moved.T))
+    label = graph.op("ArgMin", graph.op("Sub", graph.constant(half), product), axis=1, keepdims=0)
+    return {"label": Column("label", label, element_type(np.dtype("i8")))}

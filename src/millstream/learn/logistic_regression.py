@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from numbers import Integral, Real
 from typing import Any, Self
 
@@ -18,6 +19,8 @@ from millstream.errors import InputError
 from millstream.learn.distinct import Labels
 from millstream.learn.logistic_loss import scores, sigmoid_pair, softmax
 from millstream.learn.newton import Newton
+from millstream.learn.onnx_form import classifier_outputs, onnx_form
+from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.parameters import in_range
 from millstream.learn.rows import Rows, matrices, remember_features, training_dataset
 from millstream.learn.training import train
@@ -96,7 +99,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         newton = Newton(known, float(self.C), self.fit_intercept, float(self.tol), int(self.max_iter))
         found = train(self, newton, rows)
-        dtype = rows.dtype or np.dtype("f8")
+        self.dtype_in_ = dtype = rows.dtype or np.dtype("f8")
         self.coef_: NDArray[Any] = found["coefficients"][:, :-1].astype(dtype)
         self.intercept_: NDArray[Any] = found["coefficients"][:, -1].astype(dtype)
         self.n_iter_ = np.array([max(1, int(found["n_iter"]))], dtype=np.int32)
@@ -110,7 +113,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self
 
     def decision_function(self, X: Rows) -> NDArray[Any]:
-        """Scores: ``(rows,)`` for two classes, positive for ``classes_[1]``; else ``(rows, n_classes)``."""
+        """Scores in float64: ``(rows,)`` for two classes, positive for ``classes_[1]``; else ``(rows, n_classes)``."""
         score = self._scores(X)
         return score[:, 0] if score.shape[1] == 1 else score
 
@@ -127,8 +130,9 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _scores(self, X: Rows) -> NDArray[Any]:
         check_is_fitted(self)
-        coefficients = np.column_stack([self.coef_, self.intercept_])
-        return np.concatenate([scores(rows, coefficients) for rows in matrices(self, X)])
+        coefficients = np.column_stack([self.coef_, self.intercept_]).astype(np.float64)
+        exact = (rows.astype(np.float64, copy=False) for rows in matrices(self, X))
+        return np.concatenate([scores(rows, coefficients) for rows in exact])
 
     def _from_arrays(self, X: Rows, y: Any, sample_weight: Any) -> tuple[Dataset, NDArray[Any]]:
         X, y = validate_data(self, X, y, dtype=[np.float64, np.float32], order="C")
@@ -149,3 +153,17 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             raise InputError(
                 f"the target holds one class, {self.classes_[0]!r}; expected at least two classes to tell apart"
             )
+
+
+@onnx_form(LogisticRegression)
+def _form(model: LogisticRegression, graph: Graph, rows: GraphRows) -> Mapping[str, Column]:
+    double, int64 = np.dtype("f8"), element_type(np.dtype("i8"))
+    product = graph.op("MatMul", graph.matrix(rows, double), graph.constant(model.coef_.T.astype(double)))
+    score = graph.op("Add", product, graph.constant(model.intercept_.astype(double)))
+    if len(model.classes_) > 2:
+        number = graph.op("ArgMax", score, axis=1, keepdims=0)
+        return classifier_outputs(graph, model.classes_, number, graph.op("Softmax", score, axis=1))
+    both = graph.op("Concat", graph.op("Neg", score), score, axis=1)
+    positive = graph.op("Cast", graph.op("Greater", score, graph.constant(np.zeros(1))), to=int64)
+    number = graph.op("Reshape", positive, graph.constant(np.array([-1])))
+    return classifier_outputs(graph, model.classes_, number, graph.op("Sigmoid", both))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +15,11 @@ from sklearn.utils.validation import validate_data
 from millstream.data import from_arrow
 from millstream.errors import InputError
 from millstream.learn.distinct import Distinct, category_column
+from millstream.learn.onnx_form import onnx_form
+from millstream.learn.onnx_graph import ML, Column, Graph, GraphRows, element_type
 from millstream.learn.rows import Rows, frame_as_table, remember_features, training_dataset
 from millstream.learn.training import train
-from millstream.learn.transformer import Transformer, matrix_column
+from millstream.learn.transformer import MATRIX, Transformer, matrix_column
 from millstream.parallel import Bulk, Engine
 
 __all__ = ["OneHotEncoder"]
@@ -67,6 +70,8 @@ class OneHotEncoder(Transformer):
             category_column(name, pa.array([], rows.schema[name].type))
         found = train(self, Distinct(rows.schema.features), rows)
         self.categories_: list[NDArray[Any]] = [found[name] for name in rows.schema.features]
+        kinds = {values.dtype for values in self.categories_}
+        self.dtype_in_ = kinds.pop() if len(kinds) == 1 else np.dtype(object)
         return self
 
     def get_feature_names_out(self, input_features: Any = None) -> NDArray[Any]:
@@ -130,3 +135,21 @@ def _arrow(name: str, column: NDArray[Any]) -> pa.Array:
         raise InputError(
             f"column {name!r} mixes types ({error}); categories are strings or integers"
         ) from None
+
+
+@onnx_form(OneHotEncoder)
+def _form(encoder: OneHotEncoder, graph: Graph, rows: GraphRows) -> Mapping[str, Column]:
+    double = element_type(np.dtype("f8"))
+    zeros = int(encoder.handle_unknown == "ignore")
+    made = []
+    for column, values in zip(graph.split(rows), encoder.categories_, strict=True):
+        value = graph.cast(column.value, column.element, element_type(values.dtype))
+        known = (
+            {"cats_int64s": values.tolist()}
+            if values.dtype.kind == "i"
+            else {"cats_strings": values.tolist()}
+        )
+        encoded = graph.op("OneHotEncoder", value, domain=ML, zeros=zeros, **known)  # float, [N, categories]
+        made.append(Column(column.name, graph.op("Cast", encoded, to=double), double, len(values)))
+    value = graph.matrix(GraphRows(tuple(made)), np.dtype("f8"))
+    return {MATRIX: Column(MATRIX, value, double, sum(len(values) for values in encoder.categories_))}

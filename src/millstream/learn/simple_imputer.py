@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -14,9 +15,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from millstream.data import Field, Role, from_numpy
 from millstream.errors import InputError
 from millstream.learn.moments import Moments
+from millstream.learn.onnx_form import onnx_form
+from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.rows import Rows, batch_matrix, remember_features, training_dataset
 from millstream.learn.training import train
-from millstream.learn.transformer import Transformer, matrix_column
+from millstream.learn.transformer import MATRIX, Transformer, matrix_column
 from millstream.parallel import Bulk, Engine
 
 __all__ = ["SimpleImputer"]
@@ -140,3 +143,21 @@ class SimpleImputer(Transformer):
 
     def _output_type(self) -> pa.DataType:
         return pa.from_numpy_dtype(self.dtype_in_)
+
+
+@onnx_form(SimpleImputer)
+def _form(imputer: SimpleImputer, graph: Graph, rows: GraphRows) -> Mapping[str, Column]:
+    if imputer.dtype_in_ is None:
+        return {column.name: _string_form(imputer, graph, column) for column in rows.columns}
+    dtype = imputer.dtype_in_
+    value = graph.matrix(rows, dtype)
+    filled = graph.op(
+        "Where", graph.op("IsNaN", value), graph.constant(imputer.statistics_.astype(dtype)), value
+    )
+    return {MATRIX: Column(MATRIX, filled, element_type(dtype), imputer.n_features_in_)}
+
+
+def _string_form(imputer: SimpleImputer, graph: Graph, column: Column) -> Column:
+    missing = graph.op("Equal", column.value, graph.constant(np.array([""], dtype=object)))
+    fill = graph.constant(np.array([imputer.fill_value], dtype=object))
+    return Column(column.name, graph.op("Where", missing, fill, column.value), column.element)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Self
 
 import numpy as np
@@ -12,9 +13,11 @@ from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from millstream.data import from_numpy
 from millstream.learn.moments import Moments
+from millstream.learn.onnx_form import onnx_form
+from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.rows import Rows, batch_matrix, remember_features, training_dataset
 from millstream.learn.training import train
-from millstream.learn.transformer import Transformer, matrix_column
+from millstream.learn.transformer import MATRIX, Transformer, matrix_column
 from millstream.parallel import Bulk, Engine
 
 __all__ = ["StandardScaler"]
@@ -103,3 +106,13 @@ def _constant(var: NDArray[Any], mean: NDArray[Any], weight: NDArray[Any]) -> ND
     """Variance that rounding alone can explain (scikit-learn's bound)."""
     eps = np.finfo(np.float64).eps
     return np.asarray(var <= weight * eps * var + (weight * mean * eps) ** 2)
+
+
+@onnx_form(StandardScaler)
+def _form(scaler: StandardScaler, graph: Graph, rows: GraphRows) -> Mapping[str, Column]:
+    dtype = scaler.dtype_in_
+    value = graph.matrix(rows, dtype)
+    if scaler.with_mean:
+        value = graph.op("Sub", value, graph.constant(scaler.mean_.astype(dtype)))
+    value = graph.op("Div", value, graph.constant(scaler.scale_.astype(dtype)))
+    return {MATRIX: Column(MATRIX, value, element_type(dtype), scaler.n_features_in_)}
