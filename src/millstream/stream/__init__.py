@@ -8,8 +8,10 @@ plan; operators (frames in, frames out, no I/O); the graph; sources, sinks and c
 from __future__ import annotations
 
 from millstream.stream.aggregates import Aggregate, count, max, mean, min, sum
+from millstream.stream.job import Moment
 from millstream.stream.predictor import Predictor
 from millstream.stream.report import Ending, JobReport, SourceCounts
+from millstream.stream.run import run
 from millstream.stream.stream import KeyedStream, Output, Stream, WindowedStream, as_stream
 from millstream.stream.windows import Tumbling
 
@@ -18,6 +20,7 @@ __all__ = [
     "Ending",
     "JobReport",
     "KeyedStream",
+    "Moment",
     "Output",
     "Predictor",
     "SourceCounts",
@@ -29,5 +32,6 @@ __all__ = [
     "max",
     "mean",
     "min",
+    "run",
     "sum",
 ]

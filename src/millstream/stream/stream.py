@@ -12,12 +12,14 @@ import pyarrow as pa
 from millstream.clock import microseconds
 from millstream.data import Dataset
 from millstream.errors import PlanError
+from millstream.log import Topic
 from millstream.stream import plan as nodes
 from millstream.stream.aggregates import Aggregate
 from millstream.stream.collect import collect
 from millstream.stream.plan import Mask, Node, Rowwise, Source, positive
 from millstream.stream.predictor import Predictor
 from millstream.stream.sources.binding import Binding, ReplayBinding, TableBinding
+from millstream.stream.sources.topic import TopicBinding
 from millstream.stream.windows import Tumbling
 
 __all__ = ["KeyedStream", "Output", "Stream", "WindowedStream", "as_stream"]
@@ -27,18 +29,22 @@ REPLAY_COLUMNS = ("_partition", "_offset", "_timestamp")
 
 
 def as_stream(
-    source: Dataset | pa.Table,
+    source: Topic | Dataset | pa.Table,
     *,
     event_time: str,
     delay: timedelta | None = None,
     name: str | None = None,
+    bounded: bool | None = None,
 ) -> Stream:
     """Rows in event time.
 
-    source: a ``pa.Table``; or a Dataset of ``read_topic``, replayed with the partition and offset of every row.
+    source: a Topic, read as its records come; a Dataset of ``read_topic``, replayed with the partition and offset of
+    every row; or a ``pa.Table``.
     event_time: the column that says when, a timestamp or int64 microseconds since 1970-01-01 UTC.
     delay: how far a row may lie behind the latest one of its partition and still be on time. A table without one is
-    taken in event-time order and nothing in it is late.
+    taken in event-time order and nothing in it is late; the rows of a topic need one.
+    name: what reports, checkpoints and plans call the source; a topic's own name if left out, else "table".
+    bounded: True stops a topic at the end it has when the job first starts, and a restart keeps that end.
 
     >>> from millstream.stream import mean
     >>> readings = pa.table({"at": [0, 1_000_000, 61_000_000], "room": ["hall"] * 3, "temp": [20.0, 22.0, 25.0]})
@@ -51,26 +57,35 @@ def as_stream(
     if delay is not None and not isinstance(delay, timedelta):
         raise PlanError(f"as_stream: delay={delay!r}; expected a timedelta, such as timedelta(seconds=5)")
     late_after = None if delay is None else microseconds(delay)
-    binding: Binding
+    schema, binding = _bound(source, bounded)
+    if late_after is None and not isinstance(binding, TableBinding):
+        raise PlanError(
+            "as_stream: the rows of a topic need delay=, the disorder to allow; timedelta(0) allows none"
+        )
+    if bounded is False and binding.bounded:
+        raise PlanError(
+            f"as_stream: bounded=False, but a {type(source).__name__} has an end; leave bounded out"
+        )
+    own_name = source.name if isinstance(source, Topic) else "table"
+    node = Source(name or own_name, schema.remove_metadata(), event_time, late_after)
+    return Stream(node, {node: binding})
+
+
+def _bound(source: object, bounded: bool | None) -> tuple[pa.Schema, Binding]:
+    """The columns of a source as a user sees them, and what opens it."""
+    if isinstance(source, Topic):
+        return source.schema, TopicBinding(source, bool(bounded))
+    if isinstance(source, pa.Table):
+        return source.schema, TableBinding(source)
     if isinstance(source, Dataset):
         schema: pa.Schema = source.schema.arrow
         if "_partition" in schema.names and "_offset" in schema.names:
-            if late_after is None:
-                raise PlanError(
-                    "as_stream: the rows of a topic need delay=, the disorder to allow, to replay as live"
-                )
-            schema = pa.schema([field for field in schema if field.name not in REPLAY_COLUMNS])
-            binding = ReplayBinding(source)
-        else:
-            binding = TableBinding(source.to_table())
-    elif isinstance(source, pa.Table):
-        schema, binding = source.schema, TableBinding(source)
-    else:
-        raise PlanError(
-            f"as_stream: a {type(source).__name__} is no source; expected a Topic, a Dataset or a pa.Table"
-        )
-    node = Source(name or "table", schema.remove_metadata(), event_time, late_after)
-    return Stream(node, {node: binding})
+            visible = [field for field in schema if field.name not in REPLAY_COLUMNS]
+            return pa.schema(visible), ReplayBinding(source)
+        return schema, TableBinding(source.to_table())
+    raise PlanError(
+        f"as_stream: a {type(source).__name__} is no source; expected a Topic, a Dataset or a pa.Table"
+    )
 
 
 @dataclass(frozen=True)
@@ -152,8 +167,8 @@ class Stream:
         span = None if within is None else positive(within, "within")
         return self._then(nodes.Latest(self.plan, other.plan, keys, tuple(columns), span), other)
 
-    def to(self, sink: str | Path) -> Output:
-        """Send the rows on: a directory takes Parquet files. Hand the result to `ms.run`."""
+    def to(self, sink: Topic | str | Path) -> Output:
+        """Send the rows on, to a topic or into a directory of Parquet files. Hand the result to `ms.run`."""
         return Output(self, sink)
 
     def collect(self) -> pa.Table:
@@ -207,7 +222,7 @@ class Output:
     """A stream and where its rows go."""
 
     stream: Stream
-    sink: str | Path
+    sink: Topic | str | Path
 
 
 def merged(*several: Mapping[Source, Binding]) -> dict[Source, Binding]:

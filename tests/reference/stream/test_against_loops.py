@@ -11,7 +11,8 @@ from datetime import timedelta
 
 import numpy as np
 import pyarrow as pa
-from hypothesis import given, settings
+import pytest
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import millstream.stream as ms
@@ -21,8 +22,10 @@ from millstream.stream.plan import sources
 from millstream.stream.sources.reader import Chunk
 from millstream.stream.sources.table import TableReader, replay
 
-DELAY = 20
-OVER = 50
+DELAY = 4
+OVER = 12
+
+
 SCHEMA = pa.schema([("at", pa.int64()), ("key", pa.string()), ("x", pa.float64()), ("i", pa.int64())])
 
 Event = tuple[int, int, str | None, float | None, int | None]  # partition, at, key, x, i
@@ -127,6 +130,12 @@ def folded(events: list[Event]) -> dict[str, object]:
     }
 
 
+@pytest.fixture(autouse=True)
+def forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows out of reach leave at every watermark, not only once there are many."""
+    monkeypatch.setattr("millstream.stream.operators.keyed_rows.EVICT_ABOVE", 0)
+
+
 AGGREGATES = {
     "n": ms.count(),
     "total": ms.sum("x"),
@@ -154,17 +163,17 @@ def assert_same(found: list[dict[str, object]], expected: list[dict[str, object]
 EVENTS = st.lists(
     st.tuples(
         st.integers(0, 2),
-        st.integers(-40, 160),
+        st.integers(-10, 40),
         st.sampled_from(["a", "b", None]),
         st.none() | st.floats(-1e6, 1e6, allow_subnormal=False),
         st.none() | st.integers(-(10**12), 10**12),
     ),
     min_size=1,
-    max_size=40,
+    max_size=50,
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(left=EVENTS, right=EVENTS, seed=st.integers(0, 2**32))
 def test_lookback(left: list[Event], right: list[Event], seed: int) -> None:
     plan = (
@@ -180,8 +189,8 @@ def test_lookback(left: list[Event], right: list[Event], seed: int) -> None:
     assert_same(run_anyhow(plan, {"left": table(left), "right": table(right)}, seed), expected)
 
 
-@settings(max_examples=60, deadline=None)
-@given(left=EVENTS, right=EVENTS, seed=st.integers(0, 2**32), within=st.none() | st.integers(1, 60))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(left=EVENTS, right=EVENTS, seed=st.integers(0, 2**32), within=st.none() | st.integers(1, 15))
 def test_latest(left: list[Event], right: list[Event], seed: int, within: int | None) -> None:
     span = None if within is None else timedelta(microseconds=within)
     plan = (
@@ -197,10 +206,10 @@ def test_latest(left: list[Event], right: list[Event], seed: int, within: int | 
     assert_same(run_anyhow(plan, {"left": table(left), "right": table(right)}, seed), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, seed=st.integers(0, 2**32))
 def test_tumbling_windows(events: list[Event], seed: int) -> None:
-    size = 30
+    size = 7
     plan = (
         stream("left").key_by("key").window(ms.Tumbling(timedelta(microseconds=size))).aggregate(**AGGREGATES)
     )
@@ -214,7 +223,7 @@ def test_tumbling_windows(events: list[Event], seed: int) -> None:
     assert_same(run_anyhow(plan, {"left": table(events)}, seed), expected)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, seed=st.integers(0, 2**32))
 def test_late_rows(events: list[Event], seed: int) -> None:
     found = run_anyhow(stream("left").late, {"left": table(events)}, seed)
@@ -222,7 +231,7 @@ def test_late_rows(events: list[Event], seed: int) -> None:
     assert sorted(map(repr, rows)) == sorted(repr(e[1:]) for e in split(events)[1])
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(events=EVENTS, seed=st.integers(0, 2**32))
 def test_joins_in_a_chain_over_one_source(events: list[Event], seed: int) -> None:
     """A stream that looks back at itself twice: shared source, one watermark, one order."""

@@ -1,0 +1,93 @@
+"""Rows into a topic, the number of each in its record's headers.
+
+Row number n goes to partition n modulo the number of partitions, so every partition holds its rows in the order of
+their numbers and recovery needs only the last number of each. Header ``millstream-job`` holds the job's name, header
+``millstream-number`` the row's number in decimal; a record and its headers are one unit on disk.
+
+A process killed while the broker still reads its last request can leave that request to be appended after recovery has
+looked; only a transaction fences that. Recovery looks after the restart of a process, seconds later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from millstream.errors import CheckpointError, PlanError
+from millstream.log import Topic
+
+__all__ = ["JOB_HEADER", "NUMBER_HEADER", "TopicSink"]
+
+JOB_HEADER = "millstream-job"
+NUMBER_HEADER = "millstream-number"
+
+
+Header = tuple[str, bytes | None]
+
+
+@dataclass(frozen=True, eq=False)
+class TopicSink:
+    topic: Topic
+    between_barriers = True
+
+    @property
+    def name(self) -> str:
+        return self.topic.name
+
+    def check(self, schema: pa.Schema) -> None:
+        wanted = self.topic.schema
+        if wanted is None or not wanted.equals(schema, check_metadata=False):
+            raise PlanError(
+                f"sink {self.name!r} takes {_columns(wanted)}; the stream gives {_columns(schema)}; use select or "
+                "map_batches, or create the topic with schema=stream.schema"
+            )
+
+    def check_fresh(self, job: str) -> None:
+        for partition in range(self.topic.n_partitions):
+            last = self._last_number(job, partition, 1)
+            if last >= 0:
+                raise CheckpointError(
+                    f"topic {self.name!r} holds rows of job {job!r} up to number {last}, and the job starts afresh: it "
+                    "would write them twice; give the checkpoint of that job, another job name, or another topic"
+                )
+
+    def marks(self) -> Mapping[int, int]:
+        return dict(enumerate(self.topic.end_offsets()))
+
+    def publish(self, job: str, first: int, rows: pa.Table) -> None:
+        self._publish(job, first, rows, {})
+
+    def publish_rest(self, job: str, first: int, rows: pa.Table, marks: Mapping[int, int]) -> None:
+        ends = self.topic.end_offsets()
+        after = {p: self._last_number(job, p, ends[p] - mark) for p, mark in marks.items() if ends[p] > mark}
+        self._publish(job, first, rows, after)
+
+    def _last_number(self, job: str, partition: int, n: int) -> int:
+        """The number of this job's last row among the last n records of a partition; -1 if there is none."""
+        for record in reversed(self.topic.tail(partition, n)):
+            headers = dict(record.headers)
+            if headers.get(JOB_HEADER) == job.encode():
+                return int(headers[NUMBER_HEADER] or b"")
+        return -1
+
+    def _publish(self, job: str, first: int, rows: pa.Table, after: Mapping[int, int]) -> None:
+        """Publish to each partition its rows with numbers above `after` of the partition."""
+        name: Header = (JOB_HEADER, job.encode())
+        numbers = np.arange(first, first + len(rows))
+        for partition in range(self.topic.n_partitions):
+            mine = (numbers % self.topic.n_partitions == partition) & (numbers > after.get(partition, -1))
+            if not mine.any():
+                continue
+            table = rows.filter(pa.array(mine)).combine_chunks()
+            values = [value for batch in table.to_batches() for value in self.topic.encode(batch)]
+            headers: list[list[Header] | None] = [
+                [name, (NUMBER_HEADER, b"%d" % number)] for number in numbers[mine].tolist()
+            ]
+            self.topic.publish(partition, values, [None] * len(values), headers)
+
+
+def _columns(schema: pa.Schema | None) -> str:
+    return "bytes" if schema is None else ", ".join(f"{field.name} {field.type}" for field in schema)
