@@ -7,8 +7,6 @@ the run goes on to the report, and the command ends with exit code 1.
 
 from __future__ import annotations
 
-import sqlite3
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
@@ -18,20 +16,22 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 import millstream as ms
+from millstream.clock import Clock, SystemClock
+from millstream.learn import outputs
 from millstream.learn.metrics import Accuracy, Precision, Recall, RocAuc
 from millstream.scale import Scaling, measure
+from millstream.stream import JobReport
 
 from . import events, plan, targets
 from .home import claim
 from .report import Evidence, write_html, write_json
 
-__all__ = ["PARTITIONS", "STEPS", "Story"]
+__all__ = ["PARTITIONS", "Story"]
 
-STEPS = ("collect", "features", "train", "register", "deploy", "report")
+SOURCES = ("plans", "departures", "weather")
 PARTITIONS = 3
 SPLIT = datetime(2013, 10, 1, 4, tzinfo=UTC)  # midnight of 1 October in New York
 MODEL = "flight-delay"
@@ -60,6 +60,7 @@ class Story:
         seed: int = 2013,
         progress: Progress = lambda what, done, total: None,
         step: Callable[[str], None] = lambda name: None,
+        clock: Clock | None = None,
     ) -> None:
         self.home = home
         self.workers = workers
@@ -67,6 +68,7 @@ class Story:
         self.figures: dict[str, Any] = {"workers": workers, "seed": seed, "failures": [], "seconds": {}}
         self._progress = progress
         self._step = step
+        self._clock = clock or SystemClock()
 
     def run(self) -> dict[str, Any]:
         """All steps; returns the figures that ``report.json`` holds."""
@@ -118,22 +120,32 @@ class Story:
 
     def build_features(self, log: ms.Log) -> pa.Table:
         """The training table: the feature plan over the history of the topics, joined with what happened."""
-        history = {name: ms.read_topic(log[name]) for name in ("plans", "departures", "weather")}
-        streams = {name: self._stream(rows, name) for name, rows in history.items()}
-        report = ms.run(
-            plan.features(**streams).to(self.home / "features"),
-            job="training-table",
-            monitor=self._watch("feature rows"),
-        )
-        self._account("history", report)
-        rows = pa.concat_tables(
-            pq.read_table(file) for file in sorted((self.home / "features").glob("*.parquet"))
-        )
+        history = {name: self._stream(ms.read_topic(log[name]), name) for name in SOURCES}
+        features = self.home / "features"
+        self._account("history", ms.run(plan.features(**history).to(features), job="training-table"))
+        rows = ms.read_parquet(features).to_table()
         self.figures["feature_rows"] = rows.num_rows
-        arrivals = ms.read_topic(log["arrivals"]).to_table().select(["flight_id", "arr_delay"])
-        labelled = rows.join(arrivals, "flight_id", join_type="left outer").sort_by("flight_id")
+        arrivals = ms.read_topic(log["arrivals"]).to_table().select([targets.KEY, "arr_delay"])
+        labelled = rows.join(arrivals, targets.KEY, join_type="left outer").sort_by(targets.KEY)
         limit = plan.LATE_AFTER / timedelta(minutes=1)
         return labelled.append_column("late", pc.cast(pc.greater(labelled["arr_delay"], limit), pa.int64()))
+
+    def _account(self, run: str, report: JobReport) -> None:
+        """Every event in is used, late or filtered, and every one that was sent came in."""
+        for name, counts in report.sources.items():
+            sent = self.figures["events_by_topic"][name]
+            if counts.rows_in != sent:
+                self._fail(f"{run}: {counts.rows_in} of {sent} events of {name} came in")
+        self.figures["late"] = report.late
+        self.figures[f"events_{run}"] = {
+            name: {
+                "in": counts.rows_in,
+                "used": counts.used,
+                "late": counts.late,
+                "filtered": counts.filtered,
+            }
+            for name, counts in report.sources.items()
+        }
 
     def split(self, table: pa.Table) -> tuple[pa.Table, pa.Table]:
         """January to September with a known outcome, and every flight from October on."""
@@ -188,11 +200,11 @@ class Story:
         label = score >= 0.5
         y = late.astype(np.int64)
         self.figures |= {
-            "auc": RocAuc().update(y, score).result(),
-            "auc_without_stream_features": RocAuc().update(y, score_plain).result(),
-            "precision": Precision().update(y, label).result(),
-            "recall": Recall().update(y, label).result(),
-            "accuracy": Accuracy().update(y, label).result(),
+            "auc": RocAuc().update(y, score).result,
+            "auc_without_stream_features": RocAuc().update(y, score_plain).result,
+            "precision": Precision().update(y, label).result,
+            "recall": Recall().update(y, label).result,
+            "accuracy": Accuracy().update(y, label).result,
             "late_share": float(late.mean()),
         }
 
@@ -217,24 +229,112 @@ class Story:
     def deploy(self, registry: ms.Registry, model: Any, test: pa.Table, log: ms.Log) -> None:
         """Score the last quarter by five deployments of one version, and compare all answers pairwise."""
         version = registry.get(f"{MODEL}@production")
-        rows = test.select(["flight_id", *self._feature_names(plan.NUMBERS)])
-        reference = targets.Answers.of_estimator(model, rows)
+        rows = test.select([targets.KEY, *plan.CATEGORIES, *plan.NUMBERS])
+        reference = self._reference(model, rows)
         answers = {
-            "batch": targets.batch(version, rows, self.home),
-            "database": targets.database(version, rows, self.home),
-            "stream": self._stream_answers(registry, log, test),
+            "batch": targets.batch(version, rows, self.home, self._progress),
+            "database": targets.database(version, rows, self.home, self._progress),
+            "stream": self._stream_answers(registry, log, rows),
             "server": targets.server(version, rows, self._progress),
-            "edge": targets.edge(version, rows, self.home),
+            "edge": targets.edge(version, rows, self.home, self._progress),
         }
-        self.figures["parity"] = {name: reference.compare(other) for name, other in answers.items()}
-        self.figures["parity_pairwise"] = targets.pairwise(answers)
-        for name, row in self.figures["parity"].items():
-            if not row["holds"]:
-                self._fail(f"{name} differs from the estimator: {row}")
+        in_sql = targets.database_sql(version, self.home)
+        self.figures["parity"] = {
+            name: self._parity(name, reference, other) for name, other in answers.items()
+        }
+        self.figures["parity_database_as_sql"] = self._parity("database, as SQL", reference, in_sql)
+        self.figures["parity_pairwise"] = {
+            names: parity.largest_absolute for names, parity in targets.pairwise(answers).items()
+        }
 
-    def _stream_answers(self, registry: ms.Registry, log: ms.Log, test: pa.Table) -> targets.Answers:
-        """The live deployment: topics in, the feature plan, the model, a topic out; restarted never, lost never."""
-        live = {name: self._stream(log[name], name) for name in ("plans", "departures", "weather")}
+    def _reference(self, model: Any, rows: pa.Table) -> targets.Answers:
+        predicted = outputs(model, self._model_rows(rows, plan.NUMBERS))
+        return targets.Answers.of(rows[targets.KEY], predicted["label"], predicted["probability"][:, 1])
+
+    def _parity(self, name: str, reference: targets.Answers, other: targets.Answers) -> dict[str, Any]:
+        parity = reference.compare(other)
+        if not parity.holds:
+            self._fail(f"{name} differs from the estimator: {parity}")
+        return {
+            "rows": parity.rows,
+            "largest_absolute_difference": parity.largest_absolute,
+            "label_flips": parity.label_flips,
+        }
+
+    def _stream_answers(self, registry: ms.Registry, log: ms.Log, rows: pa.Table) -> targets.Answers:
+        """The live deployment: topics through the broker, the same feature plan, the model, a topic.
+
+        The features that the live stream computed travel with its predictions, and must equal the training table's:
+        promise 1.
+        """
+        live = {name: self._stream(log[name], name, bounded=True) for name in SOURCES}
         last_quarter = plan.features(**live).filter(_from_split)
-        sink = log.create_topic(PREDICTIONS, partitions=PARTITIONS)
-        raise NotImplementedError
+        job = ms.StreamJob(
+            registry.follow(f"{MODEL}@production"),
+            source=last_quarter,
+            sink=log.create_topic(PREDICTIONS, partitions=PARTITIONS),
+        )
+        report = job.run(checkpoint=self.home / "state")
+        self._account("live", report)
+        published = ms.read_topic(log[PREDICTIONS]).to_table().sort_by(targets.KEY)
+        self.figures["events_out"] = published.num_rows
+        if len(pc.unique(published[targets.KEY])) != published.num_rows:
+            self._fail("a flight was predicted twice in the stream")
+        if published.num_rows != rows.num_rows:
+            self._fail(
+                f"the stream predicted {published.num_rows} flights, the training table has {rows.num_rows}"
+            )
+        self.figures["live_rows_equal_training_rows"] = same = _same_rows(
+            rows.sort_by(targets.KEY), published
+        )
+        if not same:
+            self._fail("the live features differ from those of the training table")
+        return targets.Answers.of(published[targets.KEY], published["label"], published["probability"])
+
+    # -- shared --------------------------------------------------------------------------------------------------
+
+    def _stream(self, source: Any, name: str, bounded: bool | None = None) -> ms.Stream:
+        return ms.as_stream(source, event_time="at", delay=events.DELAY, name=name, bounded=bounded)
+
+    def _model_rows(self, table: pa.Table, numbers: tuple[str, ...]) -> ms.Dataset:
+        """The columns the model reads, and the label where the table has one."""
+        features = [*plan.CATEGORIES, *numbers]
+        target = "late" if "late" in table.column_names else None
+        columns = features + ([target] if target else [])
+        return ms.from_arrow(table.select(columns), features=features, target=target)
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        self._step(name)
+        start = self._clock.monotonic()
+        yield
+        self.figures["seconds"][name] = self._clock.monotonic() - start
+
+    def _fail(self, what: str) -> None:
+        self.figures["failures"].append(what)
+
+
+def _from_split(batch: pa.RecordBatch) -> pa.Array:
+    """Rows of the last quarter."""
+    return pc.greater_equal(batch["at"], pa.scalar(SPLIT, batch.schema.field("at").type))
+
+
+def _positive(model: Any, rows: ms.Dataset) -> NDArray[np.float64]:
+    """(rows,) float64: the probability that a flight is late."""
+    return np.asarray(model.predict_proba(rows)[:, 1])
+
+
+def _same_rows(expected: pa.Table, found: pa.Table) -> bool:
+    """Promise 1: every value equal, float means within 1e-9 relative."""
+    if expected.num_rows != found.num_rows:
+        return False
+    for name in expected.column_names:
+        one, other = expected[name].combine_chunks(), found[name].combine_chunks()
+        if not pa.types.is_floating(one.type):
+            if not one.equals(other):
+                return False
+        elif not np.allclose(
+            one.to_numpy(zero_copy_only=False), other.to_numpy(zero_copy_only=False), 1e-9, 0, True
+        ):
+            return False
+    return True
