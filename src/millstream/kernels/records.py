@@ -31,8 +31,8 @@ BATCH_COLUMNS = (
 _HEADER = 61
 
 
-@numba.njit(nogil=True, cache=True)
-def _big_endian(data: Bytes, at: int, width: int) -> int:
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _big_endian(data: Bytes, at: int, width: int) -> np.int64:
     value = np.int64(0)
     for i in range(width):
         value = (value << np.int64(8)) | np.int64(data[at + i])
@@ -41,7 +41,7 @@ def _big_endian(data: Bytes, at: int, width: int) -> int:
     return value
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def batch_spans(data: Bytes, start: int, end_offset: int, out: Ints) -> tuple[int, int]:
     """Headers of the whole batches in ``data[start:]`` that start before `end_offset`.
 
@@ -74,8 +74,8 @@ def batch_spans(data: Bytes, start: int, end_offset: int, out: Ints) -> tuple[in
     return found, at
 
 
-@numba.njit(nogil=True, cache=True)
-def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _varint(data: Bytes, at: int, end: int) -> tuple[np.int64, int]:
     """(value, position after), position -1 when it runs past `end`."""
     value, shift = np.uint64(0), np.uint64(0)
     while at < end and shift < np.uint64(70):
@@ -88,7 +88,7 @@ def _varint(data: Bytes, at: int, end: int) -> tuple[int, int]:
     return np.int64(0), -1
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def record_spans(
     data: Bytes,
     start: int,
@@ -130,7 +130,7 @@ def record_spans(
     return at == end
 
 
-@numba.njit(nogil=True, cache=True)
+@numba.njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def join_lines(data: Bytes, starts: Ints, lengths: Ints, end_byte: int, ends: Ints, out: Bytes) -> None:
     """Copy span after span into `out`, each followed by `end_byte` unless that is negative; a null span is empty.
 

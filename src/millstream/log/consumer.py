@@ -119,6 +119,7 @@ def consumer_settings(bootstrap: str, **more: object) -> dict[str, object]:
             "isolation.level": "read_committed",
             "fetch.wait.max.ms": _LINGER_MS,
             "fetch.error.backoff.ms": 50,
+            "fetch.queue.backoff.ms": 10,
             **more,
         },
     )

@@ -90,7 +90,7 @@ async def fetch(node: Node, request: Request) -> list[bytes]:
 
 def _read_all(node: Node, asked: FetchRequest) -> list[Fetched]:
     room = min(max(asked.max_bytes, 0), node.limits.fetch_bytes)
-    results = []
+    results: list[Fetched] = []
     for item in asked.partitions:
         result = _read_one(node, item, room, whole_first=not any(r.records for r in results))
         room -= len(result.records)

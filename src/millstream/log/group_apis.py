@@ -49,7 +49,7 @@ async def join_group(node: Node, request: Request) -> list[bytes]:
     c = codec(request.api_key, request.version)
     asked = c.read(request.body)
     joined = _join(node, asked, request.version)
-    members = ()
+    members: tuple[Any, ...] = ()
     if joined.error is ErrorCode.none:
         instance = getattr(asked, "group_instance_id", None)
         build = c.build

@@ -67,7 +67,7 @@ class Partition:
         paths = segment_paths(self.directory)
         if not paths:
             return [Segment.create(self.directory, 0)]
-        segments = []
+        segments: list[Segment] = []
         for path in paths:
             segment, cut = Segment.recover(path, cut=path is paths[-1])
             self.cut_bytes += cut
@@ -95,8 +95,8 @@ class Partition:
         again when there is), and `LogError` when the partition is read-only.
         """
         header = check(batch)
-        if header.count < 1 or header.last_offset_delta != header.count - 1:
-            raise CorruptBatch(f"{header.count} records up to offset delta {header.last_offset_delta}")
+        if header.n_records < 1 or header.last_offset_delta != header.n_records - 1:
+            raise CorruptBatch(f"{header.n_records} records up to offset delta {header.last_offset_delta}")
         if header.attributes & (TRANSACTIONAL | CONTROL):
             raise InputError(f"attributes {header.attributes:#x}: this log takes no transactional batches")
         if self.broken:

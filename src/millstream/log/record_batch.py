@@ -68,7 +68,7 @@ class BatchHeader(NamedTuple):
     producer_id: int
     producer_epoch: int
     base_sequence: int
-    count: int
+    n_records: int
 
     @property
     def size(self) -> int:
@@ -101,9 +101,9 @@ def peek(data: memoryview | bytes, position: int = 0) -> BatchHeader:
         raise CorruptBatch(f"magic {header.magic} at byte {position}; this log stores record batch v2 only")
     if header.size < HEADER_BYTES:
         raise CorruptBatch(f"batch length {header.length} at byte {position} is shorter than a header")
-    if header.count < 0 or header.last_offset_delta < 0:
+    if header.n_records < 0 or header.last_offset_delta < 0:
         raise CorruptBatch(
-            f"{header.count} records up to delta {header.last_offset_delta} at byte {position}"
+            f"{header.n_records} records up to delta {header.last_offset_delta} at byte {position}"
         )
     return header
 
@@ -164,7 +164,7 @@ def decode(data: memoryview) -> list[Record]:
         body = decompress(codec, body)
     records, position = [], 0
     try:
-        for _ in range(header.count):
+        for _ in range(header.n_records):
             record, position = _decode_record(body, position, header)
             records.append(record)
     except (IndexError, UnicodeDecodeError) as fault:

@@ -162,7 +162,7 @@ def _plain_columns(data: npt.NDArray[np.uint8], batches: npt.NDArray[np.int64]) 
     spans = np.empty((int(batches[:, 3].sum()), 6), np.int64)
     row = 0
     for position, size, base, count, base_timestamp, _, _, append_time in batches.tolist():
-        check(memoryview(data[position : position + size]))
+        check(data[position : position + size].data)
         out = spans[row : row + count]
         start, end = position + HEADER_BYTES, position + size
         if not record_spans(data, start, end, count, base, base_timestamp, append_time, out):
@@ -175,7 +175,7 @@ def _plain_columns(data: npt.NDArray[np.uint8], batches: npt.NDArray[np.int64]) 
 
 def _unpacked(data: npt.NDArray[np.uint8], batch: npt.NDArray[np.int64]) -> RecordColumns:
     position, size, base, count, base_timestamp, codec, _, append_time = batch.tolist()
-    check(memoryview(data[position : position + size]))
+    check(data[position : position + size].data)
     body = np.frombuffer(
         decompress(codec, data[position + HEADER_BYTES : position + size].tobytes()), np.uint8
     )
