@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -49,7 +49,7 @@ class ColumnTransformer(Transformer):
 
     def fit(self, X: Rows, y: Any = None) -> Self:
         """X: a `Dataset`, Arrow table or data frame; a target is not looked at."""
-        dataset = as_dataset(_table_of(X))
+        dataset = _dataset_of(X)
         used = self._columns_used(dataset)
         carried = [
             field.name
@@ -99,8 +99,8 @@ class ColumnTransformer(Transformer):
         return used
 
     def _transform_array(self, X: Rows) -> NDArray[Any]:
-        table: pa.Table = self.transform(_table_of(X))
-        return batch_matrix(table.select([MATRIX]).combine_chunks().to_batches()[0], [MATRIX])
+        made = self.transform(_dataset_of(X))
+        return np.concatenate([np.empty((0, len(self.get_feature_names_out()))), *_blocks(made)])
 
     def _transform_columns(self, batch: pa.RecordBatch, columns: tuple[str, ...]) -> list[pa.Array]:
         pieces = []
@@ -111,16 +111,20 @@ class ColumnTransformer(Transformer):
         return [matrix_column(np.concatenate(pieces, axis=1, dtype=np.float64))]
 
 
-def _table_of(X: Rows) -> Any:
-    if isinstance(X, Dataset | pa.Table | pa.RecordBatch):
-        return X
-    table = frame_as_table(X)
-    if table is None:
+def _dataset_of(X: Rows) -> Dataset:
+    frame = frame_as_table(X)
+    dataset = as_dataset(X if frame is None else frame)
+    if dataset is None:
         raise InputError(
             f"ColumnTransformer takes columns by name, and {type(X).__name__} has none: "
             "pass a Dataset, a pyarrow.Table or a data frame"
         )
-    return table
+    return dataset
+
+
+def _blocks(dataset: Dataset) -> Iterator[NDArray[Any]]:
+    matrix = dataset.select([MATRIX])
+    return (block.X for part in matrix.parts for block in part.blocks())
 
 
 @onnx_form(ColumnTransformer)

@@ -18,7 +18,7 @@ from millstream.learn.nearest import nearest_by_run
 from millstream.learn.onnx_form import onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.parameters import in_range
-from millstream.learn.rows import Rows, matrices, remember_features, training_dataset
+from millstream.learn.rows import Rows, matrices, numeric_dtype, remember_features, training_dataset
 from millstream.learn.training import seed_of, train
 from millstream.parallel import Bulk, Engine
 
@@ -81,11 +81,11 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             )
         else:
             remember_features(self, rows.schema)
-        self.dtype_in_ = rows.dtype
+        self.dtype_in_ = numeric_dtype(rows)
         seeds = self._seeds()
         lloyd = Lloyd(int(self.n_clusters), seeds, float(self.tol), int(self.max_iter))
         found = train(self, lloyd, rows, seed_of(self.random_state))
-        self.cluster_centers_: NDArray[Any] = found["centers"].astype(rows.dtype)
+        self.cluster_centers_: NDArray[Any] = found["centers"].astype(self.dtype_in_)
         self.labels_: NDArray[np.int32] = found["labels"]
         self.inertia_ = float(found["inertia"])
         self.n_iter_ = int(found["n_iter"])

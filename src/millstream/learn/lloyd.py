@@ -71,7 +71,7 @@ class Lloyd:
             "phase": "sample",
             "rows": rows,
             "seed": int(rng.integers(2**31)),
-            "n_features": meta.n_features,
+            "n_features": len(meta.schema.feature_names),
             "n_iter": 0,
         }
 

@@ -89,7 +89,7 @@ class LogisticLoss:
     def zero(self, wanted: Wanted) -> Statistic:
         """The statistic of no rows, float64: loss ``()``, weight ``()``, gradient ``(outputs, features + 1)``, and the
         Hessian ``(parameters, parameters)`` where wanted."""
-        statistic = {
+        statistic: Statistic = {
             "loss": np.zeros(()),
             "weight": np.zeros(()),
             "gradient": np.zeros((self.n_outputs, self.n_features + 1)),

@@ -22,7 +22,7 @@ from millstream.learn.newton import Newton
 from millstream.learn.onnx_form import classifier_outputs, onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
 from millstream.learn.parameters import in_range
-from millstream.learn.rows import Rows, matrices, remember_features, training_dataset
+from millstream.learn.rows import Rows, matrices, numeric_dtype, remember_features, training_dataset
 from millstream.learn.training import train
 from millstream.parallel import Bulk, Engine
 
@@ -90,7 +90,8 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             rows, known = self._from_arrays(X, y, sample_weight)
         else:
             rows, known = self._from_dataset(dataset)
-        n_features = rows.n_features or 0
+        self.dtype_in_ = dtype = numeric_dtype(rows)
+        n_features = len(rows.schema.feature_names)
         outputs = 1 if len(self.classes_) == 2 else len(self.classes_)
         if outputs * (n_features + 1) > _MOST_PARAMETERS:
             raise InputError(
@@ -99,7 +100,6 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             )
         newton = Newton(known, float(self.C), self.fit_intercept, float(self.tol), int(self.max_iter))
         found = train(self, newton, rows)
-        self.dtype_in_ = dtype = rows.dtype or np.dtype("f8")
         self.coef_: NDArray[Any] = found["coefficients"][:, :-1].astype(dtype)
         self.intercept_: NDArray[Any] = found["coefficients"][:, -1].astype(dtype)
         self.n_iter_ = np.array([max(1, int(found["n_iter"]))], dtype=np.int32)
@@ -126,7 +126,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """``(rows,)`` labels; a tie goes to the lower class."""
         score = self._scores(X)
         number = (score[:, 0] > 0).astype(np.intp) if score.shape[1] == 1 else score.argmax(axis=1)
-        return self.classes_[number]
+        return np.asarray(self.classes_[number])
 
     def _scores(self, X: Rows) -> NDArray[Any]:
         check_is_fitted(self)

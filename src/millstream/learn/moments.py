@@ -59,7 +59,7 @@ class Moments:
     combine = {"moments": MERGE}  # noqa: RUF012
 
     def init(self, meta: Meta, rng: np.random.Generator) -> dict[str, Any]:
-        return {"n_features": meta.n_features}
+        return {"n_features": len(meta.schema.feature_names)}
 
     def local(self, params: Mapping[str, Any], part: Part, ctx: Context) -> dict[str, Array]:
         total = np.zeros((3, int(params["n_features"])))

@@ -62,8 +62,9 @@ class Newton:
     max_iter: int
 
     def init(self, meta: Meta, rng: np.random.Generator) -> State:
-        loss = self._loss(meta.n_features)
-        zero = np.zeros((loss.n_outputs, meta.n_features + 1))
+        n_features = len(meta.schema.feature_names)
+        loss = self._loss(n_features)
+        zero = np.zeros((loss.n_outputs, n_features + 1))
         return {
             "point": zero,  # the last accepted point
             "direction": zero,  # where the trial lies: point + length * direction
@@ -92,7 +93,7 @@ class Newton:
         loss = self._loss(params["point"].shape[1] - 1)
         trial = params["point"] + params["length"] * params["direction"]
         wanted = Wanted(hessian=bool(params["hessian"]))
-        total = {"along": np.zeros(len(_STEPS))} if params["search"] else loss.zero(wanted)
+        total: dict[str, Array] = {"along": np.zeros(len(_STEPS))} if params["search"] else loss.zero(wanted)
         for block in part.blocks():
             X, y = block.X, self.class_numbers(block)
             if params["check"]:
@@ -165,7 +166,7 @@ class Newton:
             return True
         allowed = state["objective"] + _ARMIJO * state["length"] * state["slope"]
         rounding = 16 * np.finfo(float).eps * max(1.0, abs(state["objective"]))
-        return objective <= allowed + rounding
+        return bool(objective <= allowed + rounding)
 
     def _shorten(self, state: State, statistic: Mapping[str, Array]) -> State | Done:
         """The longest step that lowers the objective enough; without one the last accepted point is the answer."""

@@ -13,8 +13,8 @@ Outputs::
     transformer   features [N, n_out]
 
 Operators used: Add, ArgMax, ArgMin, Cast, Concat (axis 1), Div, Equal (strings), Gather (of classes; of one column of
-an array, axis 1), Greater, Identity, IsNaN, MatMul, Neg, Reshape (to ``[N]``), Sigmoid, Softmax, Sub, Unsqueeze (axis 1),
-Where, and OneHotEncoder of ``ai.onnx.ml`` on a column ``[N]`` (``zeros=0`` where an unknown category is an error).
+an array, axis 1), Greater, Identity, IsNaN, MatMul, Neg, Reshape (to ``[N]``), Sigmoid, Softmax, Sub, Unsqueeze (axis
+1), Where, and OneHotEncoder of ``ai.onnx.ml`` on a column ``[N]`` (``zeros=0`` where an unknown category is an error).
 Opset 19, ``ai.onnx.ml`` 3. ONNX Runtime on a CPU has every one of them for double.
 """
 
@@ -88,9 +88,9 @@ def to_onnx(
     graph = Graph()
     if signature is None:
         width = n_features or _first_step(estimator).n_features_in_
-        columns = (Column("X", "X", element_type(_first_step(estimator).dtype_in_), width),)
+        columns = [Column("X", "X", element_type(_first_step(estimator).dtype_in_), width)]
     else:
-        columns = tuple(input_column(field) for field in signature)
+        columns = [input_column(field) for field in signature]
     rows = GraphRows(tuple(graph.input(column) for column in columns))
     found = add_form(estimator, graph, rows)
     if not (is_classifier(estimator) or is_clusterer(estimator)):
@@ -106,12 +106,7 @@ def add_form(estimator: Any, graph: Graph, rows: GraphRows) -> Mapping[str, Colu
             f"{type(estimator).__name__} has no ONNX form; those with one are "
             f"{sorted(known.__name__ for known in _FORMS)}, and @onnx_form registers another"
         )
-    return form(estimator, graph, rows if signatureless(estimator) else rows.of(estimator))
-
-
-def signatureless(estimator: Any) -> bool:
-    """True if the estimator was fitted on an array, or is a pipeline, whose first step looks for itself."""
-    return not hasattr(estimator, "fields_in_") or hasattr(estimator, "steps")
+    return form(estimator, graph, rows if hasattr(estimator, "steps") else rows.of(estimator))
 
 
 def outputs(estimator: Any, X: Rows) -> dict[str, NDArray[Any]]:

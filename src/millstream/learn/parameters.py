@@ -11,7 +11,8 @@ __all__ = ["in_range"]
 
 def in_range(estimator: Any, name: str, value: Any, kind: type, above: float) -> None:
     """Raises `InputError` unless value is of the kind (a class of `numbers`) and greater than ``above``."""
-    if isinstance(value, bool) or not isinstance(value, kind) or not value > above:
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    if not fits or not value > above:
         raise InputError(
             f"{type(estimator).__name__}({name}={value!r}): expected a{'n' if kind.__name__ == 'Integral' else ''} "
             f"{kind.__name__.lower()} number above {above}"

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from millstream.data import Block, Dataset, Field, Schema, from_arrow
-from millstream.errors import InputError, SignatureError
+from millstream.errors import InputError, SchemaError, SignatureError
 
 __all__ = [
     "Rows",
@@ -26,6 +26,7 @@ __all__ = [
     "columns_of",
     "frame_as_table",
     "matrices",
+    "numeric_dtype",
     "refuse_not_finite",
     "remember_features",
     "training_dataset",
@@ -81,6 +82,20 @@ def remember_features(estimator: Any, schema: Schema) -> None:
     estimator.fields_in_ = tuple(schema[name] for name in schema.features)
     estimator.feature_names_in_ = np.array(schema.feature_names, dtype=object)
     estimator.n_features_in_ = len(schema.feature_names)
+
+
+def numeric_dtype(dataset: Dataset) -> np.dtype[Any]:
+    """float32 or float64: the features as a matrix. Raises `SchemaError` naming features that are no numbers."""
+    if dataset.dtype is None:
+        fields = [dataset.schema[name] for name in dataset.schema.features]
+        strange = {
+            field.name: str(field.type) for field in fields if not (field.is_number or field.is_matrix)
+        }
+        raise SchemaError(
+            f"expected features that are numbers; these came otherwise: {strange}. "
+            "Encode them first (OneHotEncoder, ColumnTransformer), or leave them out of features="
+        )
+    return dataset.dtype
 
 
 def columns_of(estimator: Any, schema: Schema) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from millstream.data import from_numpy
 from millstream.learn.moments import Moments
 from millstream.learn.onnx_form import onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
-from millstream.learn.rows import Rows, batch_matrix, remember_features, training_dataset
+from millstream.learn.rows import Rows, batch_matrix, numeric_dtype, remember_features, training_dataset
 from millstream.learn.training import train
 from millstream.learn.transformer import MATRIX, Transformer, matrix_column
 from millstream.parallel import Bulk, Engine
@@ -68,7 +68,7 @@ class StandardScaler(Transformer):
             )
         else:
             remember_features(self, rows.schema)
-        self.dtype_in_ = rows.dtype
+        self.dtype_in_ = numeric_dtype(rows)
         weight, mean, squares = train(self, Moments(), rows)["moments"]
         self.n_samples_seen_ = float(weight.max())
         self.mean_: NDArray[np.float64] = mean
@@ -99,7 +99,7 @@ class StandardScaler(Transformer):
     def _scaled(self, X: NDArray[Any]) -> NDArray[Any]:
         if self.with_mean:
             X = X - self.mean_.astype(X.dtype)
-        return X / self.scale_.astype(X.dtype)
+        return np.asarray(X / self.scale_.astype(X.dtype))
 
 
 def _constant(var: NDArray[Any], mean: NDArray[Any], weight: NDArray[Any]) -> NDArray[np.bool_]:

@@ -52,8 +52,8 @@ class RocAuc:
     def _add(self, score: ArrayLike, positives: NDArray[Any], negatives: NDArray[Any]) -> Self:
         together = np.concatenate([self.score, np.asarray(score, dtype=np.float64)])
         distinct, place = np.unique(together, return_inverse=True)
-        self.positives = np.bincount(place, np.concatenate([self.positives, positives]), len(distinct))
-        self.negatives = np.bincount(place, np.concatenate([self.negatives, negatives]), len(distinct))
+        self.positives = _summed(place, np.concatenate([self.positives, positives]), len(distinct))
+        self.negatives = _summed(place, np.concatenate([self.negatives, negatives]), len(distinct))
         self.score = distinct
         return self
 
@@ -68,3 +68,7 @@ class RocAuc:
         false = np.concatenate([[0.0], np.cumsum(self.negatives[::-1])])
         true = np.concatenate([[0.0], np.cumsum(self.positives[::-1])])
         return false / self.negatives.sum(), true / self.positives.sum()
+
+
+def _summed(place: NDArray[np.intp], weight: NDArray[np.float64], n: int) -> NDArray[np.float64]:
+    return np.bincount(place, weight, n).astype(np.float64, copy=False)
