@@ -4,6 +4,7 @@ from millstream.deploy.batch import BatchJob, BatchReport
 from millstream.deploy.database import DatabaseReport, DatabaseScorer
 from millstream.deploy.edge import EdgeBundle, EdgeReport
 from millstream.deploy.server import InferenceClient, ModelServer
+from millstream.deploy.stream import StreamJob, VersionPredictor
 from millstream.deploy.target import Target
 
 __all__ = [
@@ -15,5 +16,7 @@ __all__ = [
     "EdgeReport",
     "InferenceClient",
     "ModelServer",
+    "StreamJob",
     "Target",
+    "VersionPredictor",
 ]

@@ -18,7 +18,10 @@ import pyarrow as pa
 
 from millstream.models import Parity, Version
 
-__all__ = ["Target"]
+__all__ = ["MODEL_COLUMN", "Target"]
+
+#: the column of a target that says which version answered, as ``name@number``
+MODEL_COLUMN = "model"
 
 
 class Target(ABC):

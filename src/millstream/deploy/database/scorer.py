@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from millstream.deploy.database.expression import compile_graph
 from millstream.deploy.progress import Progress
-from millstream.deploy.target import Target
+from millstream.deploy.target import MODEL_COLUMN, Target
 from millstream.errors import InputError, SchemaError
 from millstream.models import Signature, Version, flat, flat_schema
 from millstream.models.feeds import flat_rows
@@ -33,7 +33,6 @@ from millstream.models.transactional import transactional, writing
 __all__ = ["DatabaseReport", "DatabaseScorer"]
 
 BATCH_ROWS = 8192
-MODEL = "model"
 
 
 @dataclass(frozen=True)
@@ -106,7 +105,7 @@ class DatabaseScorer(Target):
         into = _temporary(
             f"{name}_answers", sa.Column("golden_row", sa.Integer, primary_key=True), self._outputs()
         )
-        into.append_column(sa.Column(MODEL, sa.String))
+        into.append_column(sa.Column(MODEL_COLUMN, sa.String))
         with self._engine().connect() as connection, connection.begin() as transaction:
             source.create(connection)
             into.create(connection)
@@ -163,7 +162,7 @@ class DatabaseScorer(Target):
     def _destination(self, connection: sa.Connection, key: sa.ColumnElement[Any]) -> sa.Table:
         """The table of predictions, empty."""
         name = str(key.name) if isinstance(key, sa.ColumnClause) else "rowid"
-        expected = [name, *self._outputs().names, MODEL]
+        expected = [name, *self._outputs().names, MODEL_COLUMN]
         if len(set(expected)) != len(expected):
             raise SchemaError(f"the key {name!r} has the name of a prediction; rename it")
         metadata = sa.MetaData()
@@ -181,7 +180,7 @@ class DatabaseScorer(Target):
             metadata,
             sa.Column(name, kind, primary_key=True, autoincrement=False),
             *_sql_columns(self._outputs()),
-            sa.Column(MODEL, sa.String, nullable=False),
+            sa.Column(MODEL_COLUMN, sa.String, nullable=False),
         )
         into.create(connection)
         return into
@@ -246,7 +245,7 @@ def _insert(
     records = predictions.to_pylist()
     for key, record in zip(keys, records, strict=True):
         record[key_name] = key
-        record[MODEL] = model
+        record[MODEL_COLUMN] = model
     connection.execute(into.insert(), records)
 
 
