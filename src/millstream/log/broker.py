@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import errno
 import ipaddress
 import os
@@ -30,6 +31,7 @@ from millstream.log.store import Store
 __all__ = ["Ready", "serve"]
 
 _PARENT_CHECK_SECONDS = 0.5
+_GOODBYE_SECONDS = 5.0
 
 
 class Ready(msgspec.Struct):
@@ -132,18 +134,18 @@ async def _run(
     server.close()
     for task in list(connections):
         task.cancel()
-    await asyncio.gather(*connections, return_exceptions=True)
+    if connections:
+        await asyncio.wait(connections, timeout=_GOODBYE_SECONDS)
     await node.commits.close()
 
 
 async def _stopped(stop: asyncio.Event, parent: int | None) -> None:
     """Return on a signal, or once `parent` is gone: then the kernel has given us another one."""
     while parent is None or os.getppid() == parent:
-        try:
-            await asyncio.wait_for(stop.wait(), None if parent is None else _PARENT_CHECK_SECONDS)
-            return
-        except TimeoutError:
-            continue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if parent is None else _PARENT_CHECK_SECONDS):
+                await stop.wait()
+                return
 
 
 def _child() -> None:

@@ -95,11 +95,13 @@ class Connection:
 
     async def _frame(self) -> bytes:
         limits = self._node.limits
-        head = await asyncio.wait_for(self._reader.readexactly(4), limits.idle_time.total_seconds())
+        async with asyncio.timeout(limits.idle_time.total_seconds()):
+            head = await self._reader.readexactly(4)
         length = int.from_bytes(head, "big", signed=True)
         if not 0 < length <= limits.request_bytes:
             raise Malformed(f"a request of {length} bytes; at most {limits.request_bytes} are taken")
-        return await asyncio.wait_for(self._reader.readexactly(length), limits.frame_time.total_seconds())
+        async with asyncio.timeout(limits.frame_time.total_seconds()):
+            return await self._reader.readexactly(length)
 
     async def _answer(self) -> None:
         while True:
@@ -112,7 +114,8 @@ class Connection:
             length = 4 + len(tags) + sum(map(len, body))
             header = _REPLY_HEADER.pack(length, request.correlation_id) + tags
             self._writer.writelines([header, *body])
-            await asyncio.wait_for(self._writer.drain(), self._node.limits.frame_time.total_seconds())
+            async with asyncio.timeout(self._node.limits.frame_time.total_seconds()):
+                await self._writer.drain()
 
     def _cancel_pending(self) -> None:
         while not self._replies.empty():

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-from confluent_kafka import Consumer as KafkaConsumer
-from confluent_kafka import KafkaError, Message, TopicPartition
+from confluent_kafka import Consumer as KafkaConsumer, KafkaError, Message, TopicPartition
 
 from millstream.errors import LogError
 from millstream.log.client import as_log_error, settings, translated

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from kio.schema.errors import ErrorCode
 
@@ -80,10 +81,9 @@ async def fetch(node: Node, request: Request) -> list[bytes]:
             if enough or (left := deadline - loop.time()) <= 0:
                 return write_fetch(results, request.version)
             moved.clear()
-            try:
-                await asyncio.wait_for(moved.wait(), left)
-            except TimeoutError:
-                continue
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await moved.wait()
     finally:
         node.commits.unwatch(watched, moved)
 

@@ -11,8 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TypeAlias
 
-from confluent_kafka import KafkaError, KafkaException, Message
-from confluent_kafka import Producer as KafkaProducer
+from confluent_kafka import KafkaError, KafkaException, Message, Producer as KafkaProducer
 
 from millstream.errors import BrokerUnavailable
 from millstream.log.client import as_log_error, settings

@@ -7,8 +7,7 @@ from datetime import UTC, datetime
 
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from millstream.errors import SchemaError
 from millstream.log.json_format import check_json_schema, decode_json, encode_json

@@ -18,7 +18,7 @@ def values(partition, start=0):
     return [r.value for b in partition.batches(start) for r in decode(b)]
 
 
-@pytest.fixture()
+@pytest.fixture
 def partition(tmp_path):
     opened = Partition(tmp_path)
     yield opened

@@ -3,8 +3,7 @@
 import struct
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from millstream.errors import CorruptBatch
 from millstream.log.record_batch import HEADER_BYTES, Record, check, decode, encode, peek, placed, walk

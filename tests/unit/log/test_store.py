@@ -78,7 +78,7 @@ def test_the_lock_is_gone_after_close_and_after_a_failed_open(tmp_path):
         store.close()
     assert not (tmp_path / "lock").exists()
     (tmp_path / "store.json").write_text("no json")
-    with pytest.raises(LogError, match="store.json is damaged"):
+    with pytest.raises(LogError, match=r"store\.json is damaged"):
         Store(tmp_path)
     assert not (tmp_path / "lock").exists()
 

@@ -1,0 +1,160 @@
+"""A topic as programs use it."""
+
+from datetime import timedelta
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from millstream.errors import InputError, LogError, SchemaError, TopicExists, UnknownTopic
+from millstream.log import Log
+
+SECOND = timedelta(seconds=1)
+SCHEMA = pa.schema([("id", pa.int64()), ("page", pa.string()), ("at", pa.timestamp("us", "UTC"))])
+
+
+def rows(n, start=0):
+    ids = np.arange(start, start + n)
+    at = pa.array(ids * 1_000_000).cast(pa.timestamp("us", "UTC"))
+    return pa.table(
+        {"id": ids, "page": [f"p{i % 5}" for i in ids], "at": at, "to": pa.array(ids % 3, pa.int32())}
+    )
+
+
+def read(topic, positions, n):
+    chunks, got = [], 0
+    with topic.consumer(positions) as consumer:
+        for _ in range(50):
+            chunks += consumer.poll(1000, SECOND)
+            got = sum(len(c.offsets) for c in chunks)
+            if got >= n:
+                return chunks
+    raise AssertionError(f"{got} of {n} records")
+
+
+def test_rows_go_in_and_come_out_in_order(log):
+    topic = log.create_topic("order", partitions=3, schema=SCHEMA)
+    table = rows(3000)
+    assert topic.append(table, key="page", partition="to") == 3000
+    assert topic.end_offsets() == [1000, 1000, 1000]
+    chunks = read(topic, {0: 0, 1: 0, 2: 0}, 3000)
+    for number in range(3):
+        mine = [c for c in chunks if c.partition == number]
+        assert np.concatenate([c.offsets for c in mine]).tolist() == list(range(1000))
+        got = pa.Table.from_batches([c.batch for c in mine])
+        assert got.equals(table.filter(pa.compute.equal(table["to"], number)).select(SCHEMA.names))
+        assert mine[0].keys[0] == mine[0].batch["page"][0].as_py().encode()
+
+
+def test_equal_keys_meet_in_one_partition(log):
+    topic = log.create_topic("keys", partitions=4, schema=SCHEMA)
+    topic.append(rows(500), key="page")
+    pages = {}
+    for chunk in read(topic, dict.fromkeys(range(4), 0), 500):
+        for page in chunk.batch["page"].to_pylist():
+            pages.setdefault(page, set()).add(chunk.partition)
+    assert all(len(where) == 1 for where in pages.values())
+
+
+def test_reading_starts_where_it_is_told(log):
+    topic = log.create_topic("positions", schema=SCHEMA)
+    topic.append(rows(100))
+    (first, *_) = read(topic, {0: 60}, 40)
+    assert first.offsets[0] == 60
+    assert first.batch["id"][0].as_py() == 60
+
+
+def test_an_offset_outside_the_topic_is_an_error(log):
+    topic = log.create_topic("outside", schema=SCHEMA)
+    topic.append(rows(5))
+    with topic.consumer({0: 50}) as consumer, pytest.raises(LogError, match="outside"):
+        consumer.poll(10, 10 * SECOND)
+
+
+def test_published_records_keep_order_and_headers_and_tail_shows_them(log):
+    topic = log.create_topic("numbered", partitions=2, schema=SCHEMA)
+    values = topic.encode(rows(25_000).select(SCHEMA.names).combine_chunks().to_batches()[0])
+    marks = [[("n", str(i).encode())] for i in range(25_000)]
+    assert topic.publish(1, values, headers=marks) == 25_000
+    last = topic.tail(1, 3)
+    assert [r.headers for r in last] == marks[-3:]
+    assert [r.offset for r in last] == [24_997, 24_998, 24_999]
+    assert [r.value for r in topic.tail(1, 10**6)] == values
+    assert topic.tail(0, 5) == []
+
+
+def test_a_topic_of_bytes(log):
+    topic = log.create_topic("raw", format="bytes")
+    table = pa.table({"key": pa.array([b"k", None]), "value": pa.array([b"\0\xff", b""])})
+    topic.append(table)
+    (chunk,) = read(topic, {0: 0}, 2)
+    assert chunk.batch.to_pylist() == table.to_pylist()
+
+
+def test_append_names_what_does_not_fit_and_sends_nothing(log):
+    topic = log.create_topic("strict", partitions=2, schema=SCHEMA)
+    with pytest.raises(SchemaError, match="no column 'page'"):
+        topic.append(rows(3).drop_columns("page"))
+    with pytest.raises(SchemaError, match="no column 'nope'"):
+        topic.append(rows(3), key="nope")
+    with pytest.raises(InputError, match="partition 2; expected 0 to 1"):
+        topic.append(rows(3), partition="to")
+    with pytest.raises(SchemaError, match="takes \\['id', 'page', 'at'\\]"):
+        topic.append(rows(3).set_column(0, "id", pa.array(["a", "b", "c"])))
+    assert topic.end_offsets() == [0, 0]
+
+
+def test_progress_counts_up_to_the_last_row(log):
+    topic = log.create_topic("progress", schema=SCHEMA)
+    seen = []
+    topic.append(rows(20_000), progress=seen.append)
+    assert seen == sorted(seen)
+    assert seen[-1] == 20_000
+    assert len(seen) > 1
+
+
+def test_creating_again(log):
+    log.create_topic("once", schema=SCHEMA)
+    with pytest.raises(TopicExists):
+        log.create_topic("once", schema=SCHEMA)
+    assert log.create_topic("once", schema=SCHEMA, exist_ok=True).schema == SCHEMA
+    with pytest.raises(SchemaError, match="expected the same"):
+        log.create_topic("once", schema=pa.schema([("other", pa.int8())]), exist_ok=True)
+
+
+def test_an_unknown_topic_is_named_with_those_there_are(log):
+    log.create_topic("there", format="bytes")
+    with pytest.raises(UnknownTopic, match=r"no topic 'nowhere'.*there"):
+        log["nowhere"]
+
+
+@pytest.mark.parametrize("name", ["../up", "", "a/b"])
+def test_a_bad_name_does_not_reach_the_broker(log, name):
+    with pytest.raises(InputError, match="topic name"):
+        log.create_topic(name, format="bytes")
+
+
+def test_a_deleted_topic_takes_its_schema_with_it(log):
+    log.create_topic("gone", schema=SCHEMA).append(rows(3))
+    log.delete_topic("gone")
+    assert "gone" not in log
+    again = log.create_topic("gone", format="bytes")
+    assert (again.format, again.end_offsets()) == ("bytes", [0])
+    with Log(log.directory) as other:
+        assert other["gone"].format == "bytes"
+
+
+def test_the_same_program_runs_over_the_address(log):
+    topic = log.create_topic("address", partitions=2, schema=SCHEMA)
+    topic.append(rows(10))
+    with Log(f"kafka://{log.bootstrap}") as cluster:
+        assert cluster["address"].schema == SCHEMA
+        assert cluster["address"].append(rows(5)) == 5
+    assert sum(topic.end_offsets()) == 15
+
+
+def test_a_second_log_of_the_directory_finds_the_broker(log):
+    with Log(log.directory) as other:
+        assert (other.bootstrap, other.broker) == (log.bootstrap, log.broker)
+    assert log.broker is not None  # only the starter ends it
+    log.topics()
