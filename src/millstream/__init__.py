@@ -13,24 +13,59 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from .clock import Clock, ManualClock, SystemClock
-    from .data import Block, Dataset, Role, Schema, from_arrow, from_numpy, read_parquet
-    from .deploy import BatchJob, DatabaseScorer, EdgeBundle, ModelServer, StreamJob
-    from .errors import MillstreamError
-    from .log import Log, Topic, read_topic
-    from .models import Registry, Scorer
-    from .parallel import Bulk, Done, Fit, Inline, Step, Threads, fit
+if TYPE_CHECKING:  # the same names for type checkers; a test compares the two lists
+    from .clock import (
+        Clock as Clock,
+        ManualClock as ManualClock,
+        SystemClock as SystemClock,
+    )
+    from .data import (
+        Block as Block,
+        Dataset as Dataset,
+        Role as Role,
+        Schema as Schema,
+        from_arrow as from_arrow,
+        from_numpy as from_numpy,
+        read_parquet as read_parquet,
+    )
+    from .deploy import (
+        BatchJob as BatchJob,
+        DatabaseScorer as DatabaseScorer,
+        EdgeBundle as EdgeBundle,
+        ModelServer as ModelServer,
+        StreamJob as StreamJob,
+    )
+    from .errors import (
+        MillstreamError as MillstreamError,
+    )
+    from .log import (
+        Log as Log,
+        Topic as Topic,
+        read_topic as read_topic,
+    )
+    from .models import (
+        Registry as Registry,
+        Scorer as Scorer,
+    )
+    from .parallel import (
+        Bulk as Bulk,
+        Done as Done,
+        Fit as Fit,
+        Inline as Inline,
+        Step as Step,
+        Threads as Threads,
+        fit as fit,
+    )
     from .stream import (
-        Stream,
-        Tumbling,
-        as_stream,
-        count,
-        max,
-        mean,
-        min,
-        run,
-        sum,
+        Stream as Stream,
+        Tumbling as Tumbling,
+        as_stream as as_stream,
+        count as count,
+        max as max,
+        mean as mean,
+        min as min,
+        run as run,
+        sum as sum,
     )
 
 __version__ = "0.1.0"

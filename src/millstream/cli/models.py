@@ -41,6 +41,7 @@ def show(
 ) -> None:
     """Signature, lineage, parity and deployments of one version."""
     import millstream as ms
+    from millstream.models import flat_schema
 
     opened = ms.Registry(registry)
     version = opened.get(reference)
@@ -48,7 +49,11 @@ def show(
     output.print(f"in {version.path}")
     inputs = version.signature.input_schema
     table("Inputs", ("column", "type"), ((field.name, field.type) for field in inputs))
-    table("Outputs", ("column",), ((name,) for name in version.signature.flat_columns))
+    table(
+        "Outputs",
+        ("column", "type"),
+        ((field.name, field.type) for field in flat_schema(version.signature.output_schema)),
+    )
     table("Lineage", ("what", "value"), version.lineage.items())
     table(
         "Golden rows by target",

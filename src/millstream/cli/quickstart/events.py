@@ -174,7 +174,7 @@ def _arrival_moment(
     candidates = midnight + minute_of_day * MINUTE + np.array([[-day], [0], [day]])
     nearest = np.abs(candidates - expected).argmin(axis=0)
     landed = candidates[nearest, np.arange(len(dest))]
-    return np.where(arrived & (landed >= expected), landed, expected)
+    return np.asarray(np.where(arrived & (landed >= expected), landed, expected))
 
 
 def _utc_offsets(dest: list[str], zone: dict[str, str], moment: np.ndarray) -> np.ndarray:
@@ -188,4 +188,4 @@ def _utc_offsets(dest: list[str], zone: dict[str, str], moment: np.ndarray) -> n
         info = ZoneInfo(zone[name])
         for column, moment_of_day in enumerate(noon):
             table[code, column] = microseconds(info.utcoffset(moment_of_day) or timedelta(0))
-    return table[np.array([codes[name] for name in dest]), day_index]
+    return np.asarray(table[np.array([codes[name] for name in dest]), day_index])

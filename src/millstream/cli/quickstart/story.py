@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from millstream.clock import Clock, SystemClock
 from millstream.learn import outputs
 from millstream.learn.metrics import Accuracy, Precision, Recall, RocAuc
 from millstream.scale import Scaling, measure
-from millstream.stream import JobReport
+from millstream.stream import Ending, JobReport
 
 from . import events, plan, targets
 from .home import claim
@@ -101,13 +102,8 @@ class Story:
         total, done = sum(table.num_rows for table in tables.values()), 0
         for name, table in tables.items():
             topic = log.create_topic(name, partitions=PARTITIONS, schema=table.schema)
-            topic.append(
-                table,
-                key=events.KEYS[name],
-                progress=lambda n, name=name, done=done: self._progress(
-                    f"events into {name}", done + n, total
-                ),
-            )
+            sent = partial(self._progress_from, f"events into {name}", done, total)
+            topic.append(table, key=events.KEYS[name], progress=sent)
             done += table.num_rows
             if sum(topic.end_offsets()) != table.num_rows:
                 self._fail(
@@ -132,6 +128,8 @@ class Story:
 
     def _account(self, run: str, report: JobReport) -> None:
         """Every event in is used, late or filtered, and every one that was sent came in."""
+        if report.ending is Ending.STOPPED:  # Ctrl-C stops a job at a barrier; here it stops the story
+            raise KeyboardInterrupt
         for name, counts in report.sources.items():
             sent = self.figures["events_by_topic"][name]
             if counts.rows_in != sent:
@@ -309,6 +307,9 @@ class Story:
         start = self._clock.monotonic()
         yield
         self.figures["seconds"][name] = self._clock.monotonic() - start
+
+    def _progress_from(self, what: str, before: int, total: int, done: int) -> None:
+        self._progress(what, before + done, total)
 
     def _fail(self, what: str) -> None:
         self.figures["failures"].append(what)
