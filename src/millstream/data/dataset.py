@@ -133,10 +133,10 @@ class Dataset:
     def persist(self, directory: str | Path | None = None) -> Dataset:
         """A row-major copy of features, target and weight in a memory-mapped file, for work of many epochs.
 
-        directory: where the file lies (default: the system's directory for temporary files). It is removed
-            when the
-            last dataset, part or block that reads from it is gone. Columns without one of the three roles
-            are left out.
+        directory: where the file lies (default: the system's directory for temporary files). It can't be seen there:
+            it has no name once it is mapped, and is freed when the last dataset, part or block that reads it is gone.
+
+        Columns without one of the three roles are left out.
         """
         return Dataset(*persisted_parts(self.parts, self.schema, directory))
 

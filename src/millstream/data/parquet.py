@@ -29,6 +29,7 @@ __all__ = ["read_parquet"]
 
 AHEAD = 16
 OPEN_READERS = 8
+READ_BYTES = 1 << 18  # read from the file at once, for each column of an open row group
 
 
 def read_parquet(
@@ -66,7 +67,7 @@ class _File:
         # Without pre_buffer a column is streamed page by page, so that a large row group is never held whole.
         try:
             return pq.ParquetFile(
-                self.filesystem.open_input_file(self.path), buffer_size=1 << 20, pre_buffer=False
+                self.filesystem.open_input_file(self.path), buffer_size=READ_BYTES, pre_buffer=False
             )
         except pa.ArrowInvalid as error:
             raise InputError(f"{self.path} is not a complete Parquet file: {error}") from error
@@ -127,7 +128,7 @@ def _parts(files: Sequence[_File], schema: Schema) -> list[Part]:
             rows = even_rows(shape.num_rows, shape.total_byte_size)
             for position, start in enumerate(range(0, shape.num_rows, rows)):
                 size = min(rows, shape.num_rows - start)
-                read = _RowGroupSlice(readers, file, group, rows, position, schema.arrow)
+                read = _RowGroupSlice(readers, file, group, shape.num_rows, rows, position, schema.arrow)
                 parts.append(Part(len(parts), first_row, size, schema, read))
                 first_row += size
     return parts
@@ -139,17 +140,18 @@ def _no_rows(columns: Sequence[str], /) -> Iterator[pa.RecordBatch]:
 
 @dataclass(frozen=True)
 class _RowGroupSlice:
-    """Rows ``position * rows`` and on of a row group, `rows` of them at most."""
+    """Rows ``position * rows`` and on of a row group of `group_rows`, `rows` of them at most."""
 
     readers: _Readers
     file: _File
     group: int
+    group_rows: int
     rows: int
     position: int
     schema: pa.Schema
 
     def __call__(self, columns: Sequence[str], /) -> Iterator[pa.RecordBatch]:
-        key = _Key(self.file, self.group, self.rows, tuple(columns))
+        key = _Key(self.file, self.group, self.group_rows, self.rows, tuple(columns))
         table = self.readers.take(key, self.position)
         # iter_batches gives the file's order of columns and may give a dictionary the other index width.
         expected = pa.schema([self.schema.field(name) for name in columns])
@@ -160,6 +162,7 @@ class _RowGroupSlice:
 class _Key:
     file: _File
     group: int
+    group_rows: int
     rows: int
     columns: tuple[str, ...]
 
@@ -169,6 +172,7 @@ class _Forward:
 
     def __init__(self, key: _Key) -> None:
         self.lock = threading.Lock()
+        self._end = -(-key.group_rows // key.rows)
         self._batches = key.file.open().iter_batches(
             batch_size=key.rows, row_groups=[key.group], columns=list(key.columns)
         )
@@ -183,6 +187,11 @@ class _Forward:
             if len(self._ahead) > AHEAD:
                 self._ahead.popitem(last=False)
         return self._ahead.pop(position, None)
+
+    @property
+    def used_up(self) -> bool:
+        """True if every slice was decoded and given out."""
+        return self._next == self._end and not self._ahead
 
 
 class _Readers:
@@ -200,12 +209,14 @@ class _Readers:
                 self._open.popitem(last=False)
         with reader.lock:
             table = reader.take(position)
-        return self._anew(key, position) if table is None else table
-
-    def _anew(self, key: _Key, position: int) -> pa.Table:
-        reader = _Forward(key)
-        table = reader.take(position)
-        assert table is not None  # a new reader has everything before it
-        with self._lock:
-            self._open[key] = reader
+            used_up = reader.used_up
+        if table is None:  # it lies behind; whoever goes on from here finds the new reader
+            reader = _Forward(key)
+            with self._lock:
+                self._open[key] = reader
+            return self.take(key, position)
+        if used_up:
+            with self._lock:
+                if self._open.get(key) is reader:
+                    del self._open[key]
         return table

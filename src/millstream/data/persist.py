@@ -7,6 +7,9 @@ lies (3.8 GB/s on the same two cores). The file is an Arrow IPC file with one re
     <name>  any                                             the target, if there is one
     <name>  double                                          the weight, if there is one
 
+The file loses its name as soon as it is mapped, and the disk its bytes when nothing maps it any longer: the last
+dataset, part or block is gone, or the process, however it ended.
+
 Parts keep their boundaries, so a fit on the copy has the bits of a fit on the original.
 """
 
@@ -14,7 +17,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -26,29 +28,18 @@ from millstream.data.part import Part
 from millstream.data.schema import Field, Role, Schema
 from millstream.errors import SchemaError
 
-__all__ = ["MappedFile", "persisted_parts"]
-
-
-class MappedFile:
-    """A memory-mapped Arrow IPC file that goes when it is no longer read."""
-
-    def __init__(self, path: Path) -> None:
-        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
-        self._finalizer = weakref.finalize(self, shutil.rmtree, path.parent, ignore_errors=True)
-
-    def batch(self, index: int) -> pa.RecordBatch:
-        return self._reader.get_batch(index)
+__all__ = ["MappedBatch", "persisted_parts"]
 
 
 class MappedBatch:
     """The rows of one part in a mapped file."""
 
-    def __init__(self, file: MappedFile, index: int) -> None:
+    def __init__(self, file: pa.ipc.RecordBatchFileReader, index: int) -> None:
         self._file = file
         self._index = index
 
     def __call__(self, columns: Sequence[str], /) -> Iterator[pa.RecordBatch]:
-        yield self._file.batch(self._index).select(list(columns))
+        yield self._file.get_batch(self._index).select(list(columns))
 
 
 def persisted_parts(
@@ -62,10 +53,9 @@ def persisted_parts(
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, copied.arrow) as writer:
             for part in parts:
                 writer.write_batch(_row_major_batch(part, copied))
-        file = MappedFile(path)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        file = pa.ipc.open_file(pa.memory_map(str(path)))
+    finally:
+        shutil.rmtree(folder)
     return copied, [
         Part(part.index, part.first_row, part.n_rows, copied, MappedBatch(file, position), resident=True)
         for position, part in enumerate(parts)

@@ -7,8 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from millstream.errors import TrainingError
 from millstream.parallel import CONCAT, MAX, MIN, SUM, Op, PairwiseTree
@@ -39,6 +38,7 @@ def test_shape(n_parts: int, shape: str) -> None:
     assert shape_of(n_parts, list(range(n_parts))[::-1]) == shape
 
 
+@settings(deadline=None)
 @given(st.integers(1, 8).flatmap(lambda n: st.permutations(range(n))))
 def test_order_of_arrival_does_not_matter(order: list[int]) -> None:
     assert shape_of(len(order), order) == shape_of(len(order), sorted(order))
