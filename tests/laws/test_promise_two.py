@@ -6,6 +6,7 @@ over eight decades, so that another order of summation changes the last bits; th
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import threadpoolctl
 
 import millstream.data as data
 from millstream.parallel import Done, Engine, Fault, Inline, Op, Threads, fit
@@ -118,6 +120,41 @@ def test_the_row_major_copy_and_parquet_have_the_bytes_of_memory(
     stored = data.read_parquet(tmp_path / "rows", target="y")
     assert [part.n_rows for part in stored.parts] == [part.n_rows for part in dataset.parts]
     assert bytes_of(Threads(2), stored) == expected
+
+
+class Gram:
+    """One large matrix product, which BLAS splits over as many threads as it may use."""
+
+    def init(self, meta, rng):
+        return {}
+
+    def local(self, params, part, ctx):
+        (block,) = part.blocks()
+        return {"gram": block.X.T @ block.X}
+
+    def update(self, state, statistic):
+        return Done({"gram": statistic["gram"], "inverse": np.linalg.inv(statistic["gram"])})
+
+
+def blas_bits(threads: int) -> dict[str, list[bytes]]:
+    """Bytes of a matrix product and an inverse, from NumPy alone and from fits, where BLAS is allowed `threads`."""
+    X = np.random.default_rng(1).standard_normal((1000, 300))
+    dataset = data.from_numpy(X, part_rows=len(X))
+    bits: dict[str, list[bytes]] = {}
+    with threadpoolctl.threadpool_limits(threads, user_api="blas"):
+        bits["numpy"] = [(X.T @ X).tobytes(), np.linalg.inv(X.T @ X).tobytes()]
+        for engine in (Inline(), Threads(1), Threads(2)):
+            params = fit(Gram(), dataset, engine=engine).params
+            bits[repr(engine)] = [params["gram"].tobytes(), params["inverse"].tobytes()]
+    return bits
+
+
+def test_the_number_of_blas_threads_changes_the_bytes_of_numpy_and_not_of_a_fit() -> None:
+    one, two = blas_bits(1), blas_bits(2)
+    alone = one.pop("numpy")
+    if len(os.sched_getaffinity(0)) > 1:
+        assert two.pop("numpy") != alone  # or this test shows nothing
+    assert all(bits == alone for bits in (*one.values(), *two.values()))
 
 
 class ArrivalOrder:

@@ -50,6 +50,7 @@ class Threads(Engine):
     def crew(self) -> Iterator[_ThreadCrew]:
         crew = _ThreadCrew(self)
         try:
+            crew.start()
             yield crew
         finally:
             crew.close()
@@ -89,6 +90,8 @@ class _ThreadCrew:
             )
             for worker in range(engine.n_workers)
         ]
+
+    def start(self) -> None:
         for thread in self._threads:
             thread.start()
 
@@ -125,7 +128,9 @@ class _ThreadCrew:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            alive = [self._threads[worker] for worker in self._alive]
+            alive = [
+                self._threads[worker] for worker in self._alive if self._threads[worker].ident is not None
+            ]
         until = monotonic() + FAREWELL.total_seconds()
         for thread in alive:
             thread.join(max(0.0, until - monotonic()))
