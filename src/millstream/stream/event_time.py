@@ -8,7 +8,7 @@ sets on replay). The watermark W of a source says: no row on time with event tim
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -107,7 +107,3 @@ class SourceClock:
     def watermark(self) -> int:
         """The least watermark of the partitions; MAX_TIME when all have finished."""
         return min((self.partition_watermark(p) for p in self.highest), default=MAX_TIME)
-
-    def restore(self, highest: Mapping[int, int]) -> None:
-        """Go on from a checkpoint's cumulative maxima."""
-        self.highest.update(highest)

@@ -22,7 +22,7 @@ from millstream.stream.graph import Graph
 from millstream.stream.intake import Intake
 from millstream.stream.plan import Node, Predict, Source, sources, walk
 from millstream.stream.report import SourceCounts
-from millstream.stream.sinks.sink import Sink
+from millstream.stream.sinks.sink import Numbers, Sink
 from millstream.stream.sources.binding import Binding
 
 __all__ = ["Job", "Moment", "Monitor"]
@@ -61,24 +61,31 @@ class Job:
         self._name = name
         self._plans = tuple(plans)
         self._sinks = tuple(sinks)
+        self._bindings = bindings
         self._checkpoints = checkpoints
         self._write_ahead = write_ahead
         self._monitor = monitor
-        self._fingerprint = hashlib.sha256("\n".join(map(str, plans)).encode()).hexdigest()
+        self._fingerprint = _fingerprint(self._plans)
         # rebuilt on restart
         self.commits = 0
         self._changed = False
         self._pending: list[list[pa.RecordBatch]] = [[] for _ in sinks]
         self._graph = Graph(self._plans, self._take_out)
+        self._intakes: list[Intake] = []
+        self._out: list[Numbers] = [{} for _ in sinks]
+        self.resumed_from: int | None = None
         # checkpointed
-        restored = self._restored()
-        self.resumed_from = None if restored is None else restored.manifest.number
-        self.ended = restored is not None and restored.manifest.ended
+        self.ended = False
         self._published = [0] * len(sinks)
+
+    def start(self) -> None:
+        """Open the sources where the last valid checkpoint left them, and publish what it promised; else afresh."""
+        restored = self._restored()
+        if restored is None:
+            self._check_fresh()
         states = {} if restored is None else restored.manifest.sources
-        self._intakes = [
-            _intake(source, bindings[source], states.get(source.name)) for source in sources(*plans)
-        ]
+        for source in sources(*self._plans):
+            self._intakes.append(_intake(source, self._bindings[source], states.get(source.name)))
         if restored is not None:
             self._recover(restored)
 
@@ -151,7 +158,7 @@ class Job:
     def _publish(self, i: int) -> None:
         if self._pending[i]:
             rows = self._rows_out(i)
-            self._sinks[i].publish(self._name, self._published[i], rows)
+            self._sinks[i].publish(self._name, self._published[i], rows, self._out[i])
             self._published[i] += len(rows)
             self._pending[i] = []
 
@@ -179,11 +186,9 @@ class Job:
         self._monitor(Moment.MANIFEST_COMMITTED, manifest.number)
 
     def _restored(self) -> Restored | None:
-        """The checkpoint to go on from; the sinks are asked for leftovers if there is none."""
+        """The checkpoint to go on from, if there is one; CheckpointError if it is of another job, plan or sinks."""
         restored = None if self._checkpoints is None else self._checkpoints.latest()
         if restored is None:
-            for sink in self._sinks:
-                sink.check_fresh(self._name)
             return None
         manifest = restored.manifest
         if manifest.job != self._name:
@@ -196,15 +201,36 @@ class Job:
                 f"checkpoint {manifest.number} of job {self._name!r} is of another plan, and its state "
                 "can't be carried over; start the new plan with another checkpoint directory and another output"
             )
+        names = {sink.name for sink in self._sinks}
+        if set(manifest.sinks) != names:
+            raise CheckpointError(
+                f"checkpoint {manifest.number} of job {self._name!r} writes to {sorted(manifest.sinks)}, the job now "
+                f"to {sorted(names)}; go on with the same sinks, or start with another checkpoint directory"
+            )
         return restored
+
+    def _check_fresh(self) -> None:
+        """CheckpointError if rows of this job are out that a fresh start would number, and write, again."""
+        for sink in self._sinks:
+            out = sink.published(self._name, None)
+            if out:
+                raise CheckpointError(
+                    f"{sink.name!r} holds rows of job {self._name!r} up to number {max(out.values())}, and the job "
+                    "starts afresh: it would write them twice; give the checkpoint of that job, another job name, or "
+                    "another sink"
+                )
 
     def _recover(self, restored: Restored) -> None:
         """Take up operator state and publish what the manifest promised and no one has seen."""
+        self.resumed_from = restored.manifest.number
+        self.ended = restored.manifest.ended
         self._graph.restore(restored.states)
         for i, sink in enumerate(self._sinks):
             state = restored.manifest.sinks[sink.name]
+            if self._write_ahead:
+                self._out[i] = sink.published(self._name, state.marks)
             if state.rows:
-                sink.publish_rest(self._name, state.first, restored.outputs[sink.name], state.marks)
+                sink.publish(self._name, state.first, restored.outputs[sink.name], self._out[i])
             self._published[i] = state.first + state.rows
         for intake in self._intakes:
             intake.tell_watermark(self._graph)
@@ -229,3 +255,9 @@ def _state(intake: Intake) -> SourceState:
         used=counts.used,
         late=counts.late,
     )
+
+
+def _fingerprint(plans: Sequence[Node]) -> str:
+    """What tells one plan from another across processes: its printed form and the columns of its sources."""
+    schemas = [str(source.schema) for source in sources(*plans)]
+    return hashlib.sha256("\n".join([*map(str, plans), *schemas]).encode()).hexdigest()

@@ -75,6 +75,7 @@ def run(
                 monitor=monitor or (lambda moment, number: None),
             )
             try:
+                work.start()
                 ending = _drive(work, every, max_rows, max_delay, clock, stop)
             finally:
                 work.close()

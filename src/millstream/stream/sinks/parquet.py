@@ -1,6 +1,6 @@
 """Rows into a directory of Parquet files, each named by the number of its first row.
 
-A file appears whole, by rename, or not at all; its name is the published number.
+A file appears whole, by rename, or not at all; its name and its length are the published numbers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from millstream.errors import CheckpointError
+from millstream.stream.sinks.sink import Numbers
 
 __all__ = ["ParquetSink"]
 
@@ -30,35 +30,29 @@ class ParquetSink:
     def check(self, schema: pa.Schema) -> None:
         """Every schema of a plan fits Parquet."""
 
-    def check_fresh(self, job: str) -> None:
-        found = sorted(self.directory.glob("*.parquet"))
-        if found:
-            raise CheckpointError(
-                f"{self.directory} holds {len(found)} Parquet files, the first {found[0].name}, and job {job!r} starts "
-                "afresh: it would number its rows from 0 again; give an empty directory, or the checkpoint of the job "
-                "that wrote them"
-            )
-
     def marks(self) -> Mapping[int, int]:
         return {}
 
-    def publish(self, job: str, first: int, rows: pa.Table) -> None:
-        self.directory.mkdir(parents=True, exist_ok=True)
-        path = self.directory / f"{first:020d}.parquet"
-        temporary = path.with_suffix(".tmp")
-        pq.write_table(rows, temporary)
-        fd = os.open(temporary, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        temporary.rename(path)
-        folder = os.open(self.directory, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+    def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:
+        last = max(self.directory.glob("*.parquet"), default=None)
+        return {} if last is None else {0: int(last.stem) + pq.read_metadata(last).num_rows - 1}
 
-    def publish_rest(self, job: str, first: int, rows: pa.Table, marks: Mapping[int, int]) -> None:
-        if not (self.directory / f"{first:020d}.parquet").exists():
-            self.publish(job, first, rows)
+    def publish(self, job: str, first: int, rows: pa.Table, out: Numbers) -> None:
+        skipped = max(0, out.get(0, -1) + 1 - first)
+        if skipped >= len(rows):
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        path = self.directory / f"{first + skipped:020d}.parquet"
+        temporary = path.with_suffix(".tmp")
+        pq.write_table(rows.slice(skipped), temporary)
+        _sync(temporary)
+        temporary.rename(path)
+        _sync(self.directory)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,7 +1,7 @@
 """What a sink promises the runtime: `Sink`.
 
 A sink numbers its rows from 0 and stores the number with the rows in one atomic step, so after a crash it can tell
-which of the rows promised by a manifest are out and publish the rest.
+which of the rows promised by a manifest are out.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from typing import Protocol
 
 import pyarrow as pa
 
-__all__ = ["Sink"]
+__all__ = ["Numbers", "Sink"]
+
+Numbers = Mapping[int, int]
+"""By partition of the sink, the number of the last row that is out. A sink without partitions has partition 0."""
 
 
 class Sink(Protocol):
     """Laws: rows become visible in the order of their numbers (within a partition, where the sink has partitions);
-    `publish_rest` may be called any number of times, after a crash at any moment of `publish` or of itself, and leaves
-    each row visible once.
+    ``publish(first, rows, published())``, called any number of times and broken off at any moment, leaves each row
+    visible once.
     """
 
     @property
@@ -34,18 +37,14 @@ class Sink(Protocol):
         """PlanError if rows of `schema` can't go here."""
         ...
 
-    def check_fresh(self, job: str) -> None:
-        """CheckpointError if rows are here that a job starting afresh would write twice."""
-        ...
-
     def marks(self) -> Mapping[int, int]:
-        """Where the sink stands; handed to `publish_rest` of the rows published next."""
+        """Where the sink stands now; `published` looks from there on."""
         ...
 
-    def publish(self, job: str, first: int, rows: pa.Table) -> None:
-        """Make rows number `first` and on visible; none of them is yet."""
+    def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:
+        """The last rows of this job that came out since `marks`; None looks whether any row ever did."""
         ...
 
-    def publish_rest(self, job: str, first: int, rows: pa.Table, marks: Mapping[int, int]) -> None:
-        """Make those of the rows visible that are not yet."""
+    def publish(self, job: str, first: int, rows: pa.Table, out: Numbers) -> None:
+        """Make rows number `first` and on visible, but for those that `out` says are."""
         ...

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from millstream.errors import CheckpointError, PlanError
+from millstream.errors import PlanError
 from millstream.log import Topic
+from millstream.stream.sinks.sink import Numbers
 
 __all__ = ["JOB_HEADER", "NUMBER_HEADER", "TopicSink"]
 
@@ -45,40 +46,30 @@ class TopicSink:
                 "map_batches, or create the topic with schema=stream.schema"
             )
 
-    def check_fresh(self, job: str) -> None:
-        for partition in range(self.topic.n_partitions):
-            last = self._last_number(job, partition, 1)
-            if last >= 0:
-                raise CheckpointError(
-                    f"topic {self.name!r} holds rows of job {job!r} up to number {last}, and the job starts afresh: it "
-                    "would write them twice; give the checkpoint of that job, another job name, or another topic"
-                )
-
     def marks(self) -> Mapping[int, int]:
         return dict(enumerate(self.topic.end_offsets()))
 
-    def publish(self, job: str, first: int, rows: pa.Table) -> None:
-        self._publish(job, first, rows, {})
-
-    def publish_rest(self, job: str, first: int, rows: pa.Table, marks: Mapping[int, int]) -> None:
+    def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:
         ends = self.topic.end_offsets()
-        after = {p: self._last_number(job, p, ends[p] - mark) for p, mark in marks.items() if ends[p] > mark}
-        self._publish(job, first, rows, after)
+        starts = {p: end - 1 for p, end in enumerate(ends)} if marks is None else marks
+        last = {
+            p: self._last_number(job, p, ends[p] - start) for p, start in starts.items() if ends[p] > start
+        }
+        return {p: number for p, number in last.items() if number is not None}
 
-    def _last_number(self, job: str, partition: int, n: int) -> int:
-        """The number of this job's last row among the last n records of a partition; -1 if there is none."""
+    def _last_number(self, job: str, partition: int, n: int) -> int | None:
+        """The number of this job's last row among the last n records of a partition; None if there is none."""
         for record in reversed(self.topic.tail(partition, n)):
             headers = dict(record.headers)
             if headers.get(JOB_HEADER) == job.encode():
                 return int(headers[NUMBER_HEADER] or b"")
-        return -1
+        return None
 
-    def _publish(self, job: str, first: int, rows: pa.Table, after: Mapping[int, int]) -> None:
-        """Publish to each partition its rows with numbers above `after` of the partition."""
+    def publish(self, job: str, first: int, rows: pa.Table, out: Numbers) -> None:
         name: Header = (JOB_HEADER, job.encode())
         numbers = np.arange(first, first + len(rows))
         for partition in range(self.topic.n_partitions):
-            mine = (numbers % self.topic.n_partitions == partition) & (numbers > after.get(partition, -1))
+            mine = (numbers % self.topic.n_partitions == partition) & (numbers > out.get(partition, -1))
             if not mine.any():
                 continue
             table = rows.filter(pa.array(mine)).combine_chunks()
