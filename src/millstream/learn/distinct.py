@@ -29,9 +29,9 @@ UNION = Op("UNION", _union)
 
 
 def category_column(name: str, column: pa.Array) -> pa.Array:
-    """A column of categories as string or int64, without nulls among the strings.
+    """A column of categories as string, int64 or float64, without nulls among the strings.
 
-    Raises `InputError` for any other type: equality of floats is no ground for a category.
+    Raises `InputError` for any other type, and for floats that are not finite.
     """
     if pa.types.is_dictionary(column.type):
         column = column.dictionary_decode()
@@ -43,17 +43,27 @@ def category_column(name: str, column: pa.Array) -> pa.Array:
         return pc.fill_null(column, "")
     if pa.types.is_integer(column.type):
         return column.cast(pa.int64())
+    if pa.types.is_floating(column.type):
+        return _finite(name, column.cast(pa.float64()))
     raise InputError(
-        f"column {name!r} is of type {column.type}; categories are strings or integers: cast it to one of them"
+        f"column {name!r} is of type {column.type}; categories are strings or numbers: cast it to one of them"
     )
+
+
+def _finite(name: str, column: pa.Array) -> pa.Array:
+    values = column.to_numpy(zero_copy_only=False)
+    if not np.isfinite(values).all():
+        raise InputError(
+            f"column {name!r} holds {'NaN' if np.isnan(values).any() else 'inf'} among its categories; "
+            "cast it to string, where null is a category of its own, or fill it"
+        )
+    return column
 
 
 @dataclass(frozen=True)
 class Distinct:
-    """An algorithm of one step: ``Done.params[name]`` holds the sorted values of each column, objects or int64.
-
-    raw: take target labels as they lie (any sortable dtype) instead of categories.
-    """
+    """An algorithm of one step: ``Done.params[name]`` holds the sorted values of each column, as objects,
+    int64 or float64."""
 
     columns: tuple[str, ...]
     single_pass = True

@@ -26,9 +26,10 @@ __all__ = ["OneHotEncoder"]
 
 
 class OneHotEncoder(Transformer):
-    """Each column of strings or integers becomes one feature, 0.0 or 1.0, for each value seen at ``fit``.
+    """Each column of strings or numbers becomes one feature, 0.0 or 1.0, for each value seen at ``fit``.
 
-    The result is dense float64. A null string is the category ``""``.
+    The result is dense float64. A null string is the category ``""``. The ONNX form of ``handle_unknown="error"`` fails
+    on an unknown string or integer, as `transform` does; among floats it makes zeros of one.
 
     Parameters:
         handle_unknown: a value not seen at ``fit`` is refused (``"error"``) or becomes zeros (``"ignore"``).
@@ -56,7 +57,7 @@ class OneHotEncoder(Transformer):
         self.sync = sync
 
     def fit(self, X: Rows, y: Any = None) -> Self:
-        """X: ``(rows, features)`` strings or integers, or a `Dataset` of such columns; a target is not looked at."""
+        """X: ``(rows, features)`` strings or numbers, or a `Dataset` of such columns; a target is not looked at."""
         if self.handle_unknown not in ("error", "ignore"):
             raise InputError(
                 f"OneHotEncoder(handle_unknown={self.handle_unknown!r}): expected 'error' or 'ignore'"
@@ -115,10 +116,14 @@ class OneHotEncoder(Transformer):
     def _numbers(self, name: str, column: pa.Array, values: NDArray[Any]) -> NDArray[np.int32]:
         """``(rows,)`` places among the categories, -1 for an unknown value."""
         given = category_column(name, column)
-        kind = pa.int64() if values.dtype.kind == "i" else pa.string()
-        if given.type != kind:
-            raise InputError(f"column {name!r} came as {given.type}; it was fitted on {kind}: cast it")
-        number = pc.fill_null(pc.index_in(given, pa.array(values, kind)), -1).to_numpy(zero_copy_only=False)
+        known = pa.array(values, pa.string() if values.dtype.kind == "O" else None)
+        if given.type != known.type:
+            if pa.string() in (given.type, known.type):
+                raise InputError(
+                    f"column {name!r} came as {given.type}; it was fitted on {known.type}: cast it"
+                )
+            given, known = given.cast(pa.float64()), known.cast(pa.float64())
+        number = pc.fill_null(pc.index_in(given, known), -1).to_numpy(zero_copy_only=False)
         if self.handle_unknown == "error" and (number < 0).any():
             unknown = given[int(np.argmin(number))].as_py()
             raise InputError(
@@ -133,7 +138,7 @@ def _arrow(name: str, column: NDArray[Any]) -> pa.Array:
         return pa.array(column)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise InputError(
-            f"column {name!r} mixes types ({error}); categories are strings or integers"
+            f"column {name!r} mixes types ({error}); categories are strings or numbers"
         ) from None
 
 
@@ -143,13 +148,18 @@ def _form(encoder: OneHotEncoder, graph: Graph, rows: GraphRows) -> Mapping[str,
     zeros = int(encoder.handle_unknown == "ignore")
     made = []
     for column, values in zip(graph.split(rows), encoder.categories_, strict=True):
-        value = graph.cast(column.value, column.element, element_type(values.dtype))
-        known = (
-            {"cats_int64s": values.tolist()}
-            if values.dtype.kind == "i"
-            else {"cats_strings": values.tolist()}
-        )
-        encoded = graph.op("OneHotEncoder", value, domain=ML, zeros=zeros, **known)  # float, [N, categories]
+        encoded = _encoded(graph, column, values, zeros)
         made.append(Column(column.name, graph.op("Cast", encoded, to=double), double, len(values)))
     value = graph.matrix(GraphRows(tuple(made)), np.dtype("f8"))
     return {MATRIX: Column(MATRIX, value, double, sum(len(values) for values in encoder.categories_))}
+
+
+def _encoded(graph: Graph, column: Column, values: NDArray[Any], zeros: int) -> str:
+    """``[N, categories]``: the encoder of ``ai.onnx.ml`` (float) for strings and integers, Equal (bool) for floats."""
+    double = element_type(np.dtype("f8"))
+    if values.dtype.kind == "O":
+        return graph.op("OneHotEncoder", column.value, domain=ML, zeros=zeros, cats_strings=values.tolist())
+    if values.dtype.kind == "i" and column.element == element_type(values.dtype):
+        return graph.op("OneHotEncoder", column.value, domain=ML, zeros=zeros, cats_int64s=values.tolist())
+    value = graph.op("Unsqueeze", graph.cast(column.value, column.element, double), graph.constant([1]))
+    return graph.op("Equal", value, graph.constant(values.astype(np.float64)[None, :]))

@@ -1,0 +1,26 @@
+"""Every estimator, discovered, against scikit-learn's own conformance suite."""
+
+import pytest
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from millstream import learn
+
+# What is expected to fail, and why. None of it is passed by scikit-learn's own estimator of that name.
+EXPECTED_FAILURES: dict[str, dict[str, str]] = {
+    "KMeans": {
+        "check_sample_weight_equivalence_on_dense_data": "seeds are drawn from rows, whatever they weigh",
+    },
+}
+
+NEEDS_COLUMNS = (
+    learn.ColumnTransformer,
+)  # takes columns by name, as scikit-learn's, which the suite leaves out too
+
+
+@parametrize_with_checks(
+    [kind() for kind in learn.estimators() if kind not in NEEDS_COLUMNS],
+    expected_failed_checks=lambda estimator: EXPECTED_FAILURES.get(type(estimator).__name__, {}),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_scikit_learns_contract(estimator, check):
+    check(estimator)
