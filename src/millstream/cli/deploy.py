@@ -80,8 +80,12 @@ def stream(
         rows = ms.as_stream(
             events[source], event_time=event_time, delay=timedelta(seconds=delay), bounded=bounded or None
         )
-        answers = events.create_topic(sink, partitions=events[source].n_partitions, exist_ok=True)
-        job = ms.StreamJob(opened.follow(reference), source=rows, sink=answers)
+        followed = opened.follow(reference)
+        schema = ms.StreamJob.plan(followed, rows).schema
+        answers = events.create_topic(
+            sink, partitions=events[source].n_partitions, schema=schema, exist_ok=True
+        )
+        job = ms.StreamJob(followed, source=rows, sink=answers)
         report = job.run(checkpoint=checkpoint, every=timedelta(seconds=every))
     output.print(
         f"{report.ending}: {report.rows_in:,} rows in, {sum(report.rows_out.values()):,} out, {report.late:,} late"

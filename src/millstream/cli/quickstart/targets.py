@@ -94,7 +94,7 @@ def server(version: Version, rows: pa.Table, tell: Progress) -> Answers:
     """Flights by the Open Inference Protocol V2 over HTTP, a few thousand a request."""
     features = rows.drop_columns([KEY])
     found = []
-    with ms.ModelServer(version).start(port=0) as running, running.client() as client:
+    with ms.ModelServer(version) as running, running.client() as client:
         for start in range(0, features.num_rows, REQUEST_ROWS):
             found.append(client.predict(features.slice(start, REQUEST_ROWS)))
             tell("server", min(start + REQUEST_ROWS, features.num_rows), features.num_rows)
