@@ -69,7 +69,7 @@ def test_a_column_that_does_not_match_is_named(scorer, column, value, came):
 
 
 def test_a_missing_column_is_named(scorer, rows):
-    with pytest.raises(SignatureError, match="column 'distance' is missing: expected int64.*carrier"):
+    with pytest.raises(SignatureError, match=r"column 'distance' is missing: expected int64.*carrier"):
         scorer.predict(rows.drop_columns(["distance"]))
 
 

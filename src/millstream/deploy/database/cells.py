@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql import operators
 from sqlalchemy.sql.functions import FunctionElement
 
 __all__ = [
@@ -47,6 +47,19 @@ class Indicator:
 
     source: sa.ColumnElement[Any]
     value: Any
+
+
+class Sum(FunctionElement[Any]):
+    """``(a + b + ...)``. SQLAlchemy's own sums merge into one flat list, whatever parentheses they have."""
+
+    inherit_cache = True
+    name = "sum"
+    type = sa.Double()
+
+
+@compiles(Sum)
+def _sum(element: Sum, compiler: Any, **options: Any) -> str:
+    return f"({' + '.join(compiler.process(term, **options) for term in element.clauses)})"
 
 
 class Extreme(FunctionElement[Any]):
@@ -118,22 +131,12 @@ def number(value: float) -> sa.ColumnElement[Any]:
 
 
 def total(terms: Iterable[Any]) -> sa.ColumnElement[Any]:
-    """The sum of cells as a tree: SQLite refuses expressions deeper than 1000.
-
-    Parentheses are explicit, because SQLAlchemy drops those that associativity makes redundant.
-    """
-    level = [as_sql(term) for term in terms]
+    """The sum of cells as a tree: SQLite refuses expressions deeper than 1000."""
+    level = [as_sql(term).self_group(against=operators.mul) for term in terms]
     while len(level) > 1:
         groups = [level[i : i + _TERMS] for i in range(0, len(level), _TERMS)]
-        level = [_added(group) for group in groups]
+        level = [Sum(*group) if len(group) > 1 else group[0] for group in groups]
     return level[0]
-
-
-def _added(group: list[sa.ColumnElement[Any]]) -> sa.ColumnElement[Any]:
-    result = group[0]
-    for term in group[1:]:
-        result = result + term
-    return result if len(group) == 1 else Grouping(result)
 
 
 def extreme(kind: str, items: Sequence[Any]) -> sa.ColumnElement[Any]:

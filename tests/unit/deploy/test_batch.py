@@ -1,0 +1,110 @@
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import millstream as ms
+from millstream.errors import DeployError, InputError, SchemaError, SignatureError
+from millstream.models import compare
+
+
+def in_parts(table, rows=100):
+    return ms.from_arrow(table, part_rows=rows)
+
+
+def files(sink):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in sink.glob("*.parquet")}
+
+
+def test_every_row_is_scored_in_order(version, table, expected, tmp_path):
+    report = ms.BatchJob(version, in_parts(table), tmp_path / "scored").run()
+    found = ms.read_parquet(tmp_path / "scored").to_table()
+    assert found.select(table.column_names).equals(table)
+    assert compare(expected, found).holds
+    assert (report.rows, report.parts, report.scored) == (1000, 10, 10)
+
+
+def test_finished_parts_are_not_scored_again(version, table, tmp_path):
+    job = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    job.run()
+    before = files(tmp_path / "scored")
+    (tmp_path / "scored" / "part-00003.parquet").unlink()
+    assert job.run().scored == 1
+    after = files(tmp_path / "scored")
+    assert {name for name in before if before[name] != after[name]} == {"part-00003.parquet"}
+    assert before["part-00003.parquet"][0] == after["part-00003.parquet"][0]
+
+
+def test_a_part_whose_rows_changed_is_scored_again(version, table, expected, tmp_path):
+    changed = table.set_column(3, "hour", pa.array([0] * 1000, pa.int16()))
+    mixed = pa.concat_tables([table.slice(0, 500), changed.slice(500)])
+    ms.BatchJob(version, in_parts(mixed), tmp_path / "scored").run()
+    assert ms.BatchJob(version, in_parts(table), tmp_path / "scored").run().scored == 5
+    assert compare(expected, ms.read_parquet(tmp_path / "scored").to_table()).holds
+
+
+def test_a_manifest_torn_by_a_kill_is_read_up_to_the_tear(version, table, tmp_path):
+    job = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    job.run()
+    manifest = tmp_path / "scored" / "_manifest.jsonl"
+    manifest.write_bytes(manifest.read_bytes()[:-20])
+    assert job.run().scored == 1
+    assert job.run().scored == 0
+
+
+def test_keep_chooses_columns(version, table, tmp_path):
+    ms.BatchJob(version, table, tmp_path / "scored", keep=["id"]).run()
+    assert ms.read_parquet(tmp_path / "scored").schema.names == ("id", "label", "probability")
+
+
+def test_a_stream_is_collected(version, table, expected, tmp_path):
+    ms.BatchJob(version, ms.as_stream(table, event_time="id"), tmp_path / "scored").run()
+    assert compare(expected, ms.read_parquet(tmp_path / "scored").to_table()).holds
+
+
+def test_progress_counts_rows(version, table, tmp_path):
+    seen = []
+    ms.BatchJob(version, in_parts(table, 400), tmp_path / "s", progress=lambda *rows: seen.append(rows)).run()
+    assert seen == [(400, 1000), (800, 1000), (1000, 1000)]
+
+
+def test_the_run_is_recorded(version, registry, table, tmp_path):
+    ms.BatchJob(version, table, tmp_path / "scored").run()
+    deployment = registry.deployments("long", 1)[-1]
+    assert (deployment.target, deployment.location) == ("batch", str(tmp_path / "scored"))
+    assert registry.parity("long", 1)[-1].parity.holds
+
+
+def test_the_predictions_of_two_versions_do_not_mix(version, registry, estimator, table, tmp_path):
+    ms.BatchJob(version, in_parts(table), tmp_path / "scored").run()
+    other = registry.register("other", estimator, data=table.select(["borough", "fare", "hour"]))
+    with pytest.raises(InputError, match=r"another job.*long@1"):
+        ms.BatchJob(other, in_parts(table), tmp_path / "scored").run()
+
+
+def test_two_jobs_do_not_write_into_one_sink(version, table, tmp_path):
+    second = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    refused = []
+
+    def again(done, rows):
+        with pytest.raises(DeployError, match="another job"):
+            second.run()
+        refused.append(done)
+
+    ms.BatchJob(version, in_parts(table, 500), tmp_path / "scored", progress=again).run()
+    assert refused == [500, 1000]
+
+
+def test_files_of_others_are_left_alone(version, table, tmp_path):
+    (tmp_path / "scored").mkdir()
+    pq.write_table(table, tmp_path / "scored" / "mine.parquet")
+    with pytest.raises(InputError, match="no batch job"):
+        ms.BatchJob(version, table, tmp_path / "scored").run()
+
+
+def test_rows_that_do_not_match_are_named(version, table, tmp_path):
+    with pytest.raises(SignatureError, match="column 'fare' is string: expected double"):
+        ms.BatchJob(version, table.set_column(2, "fare", table["borough"]), tmp_path / "a").run()
+    with pytest.raises(SchemaError, match="label"):
+        ms.BatchJob(version, table.append_column("label", table["id"]), tmp_path / "b").run()
+    with pytest.raises(InputError, match="str"):
+        ms.BatchJob(version, "rides.parquet", tmp_path / "c").run()
