@@ -95,7 +95,7 @@ class Lloyd:
         return Done({**{name: np.asarray(state[name]) for name in names}, **dict(statistic)})
 
     def _seed(self, state: State, statistic: Mapping[str, Array]) -> State:
-        weight, mean, squares = statistic["moments"]
+        weight, mean, _, squares = statistic["moments"]
         if not weight.max(initial=0.0) > 0:
             raise InputError("the weights of the rows sum to 0; expected a positive sum")
         if self.seeds is not None:
@@ -130,7 +130,7 @@ class Lloyd:
 
 def _sample(params: Mapping[str, Any], part: Part) -> dict[str, Array]:
     features = int(params["n_features"])
-    total = np.zeros((3, features))
+    total = np.zeros((4, features))
     chosen = [np.empty((0, features + 1))]
     for block in part.blocks():
         refuse_not_finite(block)

@@ -84,7 +84,7 @@ class SimpleImputer(Transformer):
         return tags
 
     def _mean(self, rows: Any) -> NDArray[Any]:
-        weight, mean, _ = train(self, Moments(), rows)["moments"]
+        weight, mean, _, _ = train(self, Moments(), rows)["moments"]
         if not (weight > 0).all():
             name = self._names_in(None)[int(np.argmin(weight > 0))]
             raise InputError(

@@ -69,7 +69,7 @@ class StandardScaler(Transformer):
         else:
             remember_features(self, rows.schema)
         self.dtype_in_ = numeric_dtype(rows)
-        weight, mean, squares = train(self, Moments(), rows)["moments"]
+        weight, mean, _, squares = train(self, Moments(), rows)["moments"]
         self.n_samples_seen_ = float(weight.max())
         self.mean_: NDArray[np.float64] = mean
         self.var_: NDArray[np.float64] = squares / np.where(weight > 0, weight, 1.0)
