@@ -151,7 +151,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def _refuse_one_class(self) -> None:
         if len(self.classes_) < 2:
             raise InputError(
-                f"the target holds one class, {self.classes_.tolist()[0]!r}; expected at least two classes to tell apart"
+                f"the target holds one class, {self.classes_.tolist()[0]!r}; expected at least two to tell apart"
             )
 
 
