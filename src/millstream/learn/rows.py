@@ -25,6 +25,7 @@ __all__ = [
     "batch_matrix",
     "columns_of",
     "frame_as_table",
+    "is_string",
     "matrices",
     "numeric_dtype",
     "refuse_not_finite",
@@ -172,10 +173,11 @@ def _same_kind(estimator: str, expected: Field, came: Field) -> None:
 def _kind(field: Field) -> str:
     if field.is_matrix:
         return f"matrix of {field.type.list_size}"
-    return "number" if field.is_number else "string" if _is_string(field.type) else str(field.type)
+    return "number" if field.is_number else "string" if is_string(field.type) else str(field.type)
 
 
-def _is_string(kind: pa.DataType) -> bool:
+def is_string(kind: pa.DataType) -> bool:
+    """True for every way Arrow has to hold strings."""
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))

@@ -17,7 +17,7 @@ from millstream.errors import InputError
 from millstream.learn.moments import Moments
 from millstream.learn.onnx_form import onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
-from millstream.learn.rows import Rows, batch_matrix, remember_features, training_dataset
+from millstream.learn.rows import Rows, batch_matrix, is_string, remember_features, training_dataset
 from millstream.learn.training import train
 from millstream.learn.transformer import MATRIX, Transformer, matrix_column
 from millstream.parallel import Bulk, Engine
@@ -104,7 +104,7 @@ class SimpleImputer(Transformer):
 
     def _refuse_unless_constant_strings(self, fields: list[Field]) -> None:
         for field in fields:
-            if field.type != pa.string():
+            if not is_string(field.type):
                 raise InputError(
                     f"column {field.name!r} is of type {field.type}, beside columns of strings; "
                     "fill strings and numbers with an imputer each"
@@ -133,7 +133,7 @@ class SimpleImputer(Transformer):
         return np.where(np.isnan(X), self.statistics_.astype(X.dtype), X)
 
     def _filled_strings(self, column: pa.Array) -> pa.Array:
-        present = pc.fill_null(column, "")
+        present = pc.fill_null(column.cast(pa.string()), "")
         return pc.if_else(pc.equal(present, ""), pa.scalar(self.fill_value, pa.string()), present)
 
     def _output_fields(self) -> tuple[Field, ...]:
