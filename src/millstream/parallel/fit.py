@@ -20,6 +20,7 @@ from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.checkpoint import Checkpoint, Progress
 from millstream.parallel.engine import Crew, Engine
+from millstream.parallel.keep import Keep
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sync import Bulk
 from millstream.parallel.threads import Threads
@@ -130,8 +131,7 @@ class _Training:
             algorithm, "measure", lambda state, statistic: {}
         )
         self.single_pass: bool = getattr(algorithm, "single_pass", False)
-        # caches of the parts, by view and part index
-        self.keeps: dict[tuple[str, int], dict[str, Any]] = {}
+        self.keeps: dict[str, Keep] = {}  # by view
 
     def run(self, steps: int | None, path: Path | None) -> Fit:
         started = perf_counter()
@@ -211,12 +211,11 @@ class _Training:
     def _task(self, plan: Step, step: int) -> Callable[[int, int], Statistic]:
         parts = self.views[plan.view].parts
         params = _read_only(plan.params)
+        keep = self.keeps[plan.view].next_step() if plan.view in self.keeps else Keep(len(parts))
+        self.keeps[plan.view] = keep
 
         def task(index: int, attempt: int) -> Statistic:
-            keep = self.keeps.setdefault((plan.view, index), {})
-            if attempt:  # the worker that had it before may still be writing
-                keep = self.keeps[plan.view, index] = {}
-            ctx = Context(step, _rng(self.seed, (step << 32) + index), keep)
+            ctx = Context(step, _rng(self.seed, (step << 32) + index), keep.of(index, attempt))
             try:
                 return _arrays(self.algorithm.local(params, parts[index], ctx))
             except Exception as error:

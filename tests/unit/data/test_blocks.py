@@ -39,6 +39,14 @@ def test_numbers_of_every_kind_become_float64_and_null_becomes_nan() -> None:
     assert block.y is None
 
 
+def test_blocks_can_not_be_written() -> None:
+    table = pa.table({"a": [1.0, 2.0], "b": [3, 4], "y": ["u", "v"], "w": [1, 2]})
+    for dataset in (from_arrow(table, target="y", weight="w"), from_numpy(np.zeros((2, 2)), [1, 2])):
+        (block,) = blocks(dataset)
+        assert block.y is not None
+        assert [array.flags.writeable for array in (block.X, block.y, block.weight)] == [False] * 3
+
+
 def test_float32_stays_float32_where_every_feature_is() -> None:
     narrow = pa.table({"a": pa.array([1.5], pa.float32()), "b": pa.array([2.5], pa.float32())})
     assert blocks(from_arrow(narrow))[0].X.dtype == np.float32

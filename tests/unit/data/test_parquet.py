@@ -10,8 +10,10 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
+import millstream.data as data
 import millstream.data.parquet as parquet
 from millstream.data import from_arrow, read_parquet
+from millstream.data.part import PART_BYTES
 from millstream.errors import InputError, SchemaError
 
 
@@ -86,6 +88,30 @@ def test_reading_in_order_decodes_a_row_group_once(tmp_path: Path, monkeypatch: 
     for part in dataset.parts:
         list(part.blocks())
     assert opened == [0, 1]
+
+
+@pytest.fixture
+def one_large_row_group(tmp_path: Path) -> data.Dataset:
+    rows = np.arange(24 * 524_288, dtype="f8")
+    path = tmp_path / "x.parquet"
+    pq.write_table(
+        pa.table({"x": rows}), path, row_group_size=len(rows), use_dictionary=False, compression="none"
+    )
+    return read_parquet(path)
+
+
+def test_a_part_that_lies_behind_is_read_again(one_large_row_group: data.Dataset) -> None:
+    parts = one_large_row_group.parts
+    assert len(parts) > parquet.AHEAD + 2
+    for index in (0, 1, 0, len(parts) - 1, 2, 1):  # after the last but two, part 2 is no longer held
+        assert parts[index].to_table()["x"][0].as_py() == parts[index].first_row
+
+
+def test_what_nobody_asked_for_is_held_up_to_a_bound(one_large_row_group: data.Dataset) -> None:
+    before = pa.total_allocated_bytes()
+    last = one_large_row_group.parts[-1].to_table()
+    assert last.num_rows
+    assert pa.total_allocated_bytes() - before < (parquet.AHEAD + 3) * PART_BYTES
 
 
 def test_nothing_found_is_an_error(rides: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any, ClassVar
 
 import numpy as np
@@ -11,7 +12,7 @@ import threadpoolctl
 
 import millstream.data as data
 from millstream.errors import InputError, Refused, TrainingError
-from millstream.parallel import CONCAT, MAX, Done, Inline, Step, StepReport, Threads, fit
+from millstream.parallel import CONCAT, MAX, Done, Fault, Inline, Step, StepReport, Threads, fit
 
 ENGINES = [Inline(seed=5), Threads(1), Threads(2)]
 
@@ -179,6 +180,13 @@ class Keeps(Sum):
 @pytest.mark.parametrize("engine", ENGINES, ids=repr)
 def test_keep_stays_with_its_part(engine: Any, numbers: data.Dataset) -> None:
     assert fit(Keeps(), numbers, engine=engine).params["total"].tolist() == [3 * 4]
+
+
+def test_keep_is_dropped_with_the_worker_that_may_still_write_to_it(numbers: data.Dataset) -> None:
+    engine = Threads(2, timedelta(milliseconds=200), [Fault(step=1, worker=0, kind="hang")])
+    result = fit(Keeps(), numbers, engine=engine)
+    assert result.report.lost == (0,)
+    assert result.params["total"].tolist() == [3 * 3 + 2]  # part 0 begins anew in step 1
 
 
 class Draws(Sum):

@@ -46,7 +46,7 @@ def test_order_of_arrival_does_not_matter(order: list[int]) -> None:
 
 def test_inserting_twice_changes_nothing() -> None:
     tree = PairwiseTree(2, {})
-    for index, value in [(0, 1.0), (0, 1.0), (1, 2.0), (0, 1.0)]:
+    for index, value in [(0, 1.0), (0, 100.0), (1, 2.0), (0, 100.0), (1, 100.0)]:
         tree.insert(index, {"s": np.array(value)})
     assert tree.result()["s"] == 3.0
 
