@@ -7,7 +7,7 @@ handed on depth first in one thread, so between two calls nothing is in flight a
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -21,62 +21,72 @@ __all__ = ["Graph"]
 Emit = Callable[[int, pa.RecordBatch], None]
 
 
+@dataclass(eq=False)
+class _Vertex:
+    """A node at work: its operator (sources and late rows have none), who takes its frames, and as which outputs."""
+
+    operator: Operator | None
+    consumers: list[tuple[_Vertex, int]] = field(default_factory=list)
+    outputs: list[int] = field(default_factory=list)
+
+
 class Graph:
     """Operators for `outputs`, wired. `emit(i, rows)` receives the rows of the i-th output, in order."""
 
     def __init__(self, outputs: Sequence[Node], emit: Emit) -> None:
-        nodes = list(walk(*outputs))
         self._emit = emit
-        self._outputs = [(node, i) for i, node in enumerate(outputs)]
-        self._operators: dict[Node, Operator] = {
-            node: operator_for(node) for node in nodes if not isinstance(node, Source | Late)
-        }
-        self._names = {node: f"{i}-{type(node).__name__.lower()}" for i, node in enumerate(self._operators)}
-        self._consumers: dict[Node, list[tuple[Node, int]]] = {node: [] for node in nodes}
-        for node in nodes:
-            for port, before in enumerate(node.inputs):
-                self._consumers[before].append((node, port))
         self._used = np.zeros(0, np.bool_)
+        self._vertices: dict[Node, _Vertex] = {}
+        for node in walk(*outputs):
+            plain = isinstance(node, Source | Late)
+            self._vertices[node] = vertex = _Vertex(None if plain else operator_for(node))
+            for port, before in enumerate(() if plain else node.inputs):
+                self._vertices[before].consumers.append((vertex, port))
+        for i, node in enumerate(outputs):
+            self._vertices[node].outputs.append(i)
+        working = [(node, v.operator) for node, v in self._vertices.items() if v.operator is not None]
+        self._operators = {
+            f"{i}-{type(node).__name__.lower()}": operator for i, (node, operator) in enumerate(working)
+        }
 
     def push(self, source: Source, batch: Batch) -> int:
         """Take in rows on time; returns how many of them some operator or output used, not only filters."""
         self._used = np.zeros(len(batch), np.bool_)
-        self._hand_on(source, replace(batch, source_row=np.arange(len(batch))))
+        self._hand_on(self._vertices[source], replace(batch, source_row=np.arange(len(batch))))
         return int(self._used.sum())
 
     def push_late(self, source: Source, batch: Batch) -> None:
         """Take in late rows: they go to the late output of the source, if the plan has one."""
-        late = Late(source)
-        if late in self._consumers:
-            self._hand_on(late, batch)
+        late = self._vertices.get(Late(source))
+        if late is not None:
+            self._hand_on(late, replace(batch, source_row=None))
 
     def watermark(self, source: Source, time: int) -> None:
         """The watermark of a source has moved on to `time`."""
-        self._hand_on(source, Watermark(time))
+        self._hand_on(self._vertices[source], Watermark(time))
 
     def snapshot(self) -> dict[str, Snapshot]:
         """The state of every stateful operator, by its name."""
-        states = {self._names[node]: operator.snapshot() for node, operator in self._operators.items()}
+        states = {name: operator.snapshot() for name, operator in self._operators.items()}
         return {name: state for name, state in states.items() if state}
 
     def restore(self, states: dict[str, Snapshot]) -> None:
         """Take up what `snapshot` of a graph of an equal plan gave."""
-        for node, operator in self._operators.items():
-            if self._names[node] in states:
-                operator.restore(states[self._names[node]])
+        for name, state in states.items():
+            self._operators[name].restore(state)
 
-    def _hand_on(self, node: Node, frame: Frame) -> None:
-        for output, i in self._outputs:
-            if output == node and isinstance(frame, Batch):
+    def _hand_on(self, vertex: _Vertex, frame: Frame) -> None:
+        if isinstance(frame, Batch):
+            for output in vertex.outputs:
                 self._mark_used(frame)
-                self._emit(i, frame.rows)
-        for consumer, port in self._consumers[node]:
-            if isinstance(consumer, Late):
-                continue
-            for out in self._step(self._operators[consumer], port, frame):
+                self._emit(output, frame.rows)
+        for consumer, port in vertex.consumers:
+            for out in self._step(consumer.operator, port, frame):
                 self._hand_on(consumer, out)
 
-    def _step(self, operator: Operator, port: int, frame: Frame) -> Sequence[Frame]:
+    def _step(self, operator: Operator | None, port: int, frame: Frame) -> Sequence[Frame]:
+        if operator is None:
+            return (frame,)
         if isinstance(frame, Watermark):
             return tuple(operator.watermark(port, frame))
         if not operator.row_wise:

@@ -150,10 +150,10 @@ class Job:
 
     def _take_out(self, output: int, rows: pa.RecordBatch) -> None:
         if rows.num_rows:
-            self._pending[output].append(rows)
+            self._pending[output].append(self._sinks[output].spell(rows))
 
     def _rows_out(self, i: int) -> pa.Table:
-        return pa.Table.from_batches(self._pending[i], self._plans[i].schema)
+        return pa.Table.from_batches(self._pending[i])
 
     def _publish(self, i: int) -> None:
         if self._pending[i]:
@@ -169,7 +169,7 @@ class Job:
         self._monitor(Moment.PUBLISHED, number)
 
     def _commit(self, checkpoints: Checkpoints) -> None:
-        outputs = {sink.name: self._rows_out(i) for i, sink in enumerate(self._sinks)}
+        outputs = {sink.name: self._rows_out(i) for i, sink in enumerate(self._sinks) if self._pending[i]}
         manifest = Manifest(
             number=checkpoints.next_number,
             job=self._name,
@@ -177,11 +177,10 @@ class Job:
             ended=self.ended,
             sources={intake.source.name: _state(intake) for intake in self._intakes},
             sinks={
-                sink.name: SinkState(self._published[i], len(outputs[sink.name]), dict(sink.marks()))
+                sink.name: SinkState(self._published[i], len(outputs.get(sink.name, ())), dict(sink.marks()))
                 for i, sink in enumerate(self._sinks)
             },
         )
-        outputs = {name: rows for name, rows in outputs.items() if len(rows)}
         checkpoints.commit(manifest, self._graph.snapshot(), outputs)
         self._monitor(Moment.MANIFEST_COMMITTED, manifest.number)
 

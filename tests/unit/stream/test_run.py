@@ -15,7 +15,7 @@ import pytest
 
 import millstream.stream as ms
 from millstream.clock import ManualClock
-from millstream.errors import CheckpointError, JobRunning, PlanError
+from millstream.errors import CheckpointError, JobRunning, PlanError, SchemaError
 from millstream.log import Log, read_topic
 
 US = timedelta(microseconds=1)
@@ -308,3 +308,21 @@ def test_a_signal_stops_cleanly(log: Log, tmp_path: Path, number: signal.Signals
     assert said[-2] == "stopped"
     assert len(files(tmp_path / "out")) == int(said[-1]) > 0
     assert not (tmp_path / "state" / "lock").exists()
+
+
+def test_a_row_that_the_sink_has_no_form_for_is_an_error_before_it_is_promised(
+    log: Log, tmp_path: Path
+) -> None:
+    """NaN has no form in JSON: no manifest may promise it, or every restart would stumble over it."""
+    topic = log.create_topic("numbers", schema=ROWS.schema)
+
+    def spoilt(batch: pa.RecordBatch) -> pa.RecordBatch:
+        x = pc.if_else(pc.greater(batch["at"], 500), float("nan"), batch["x"])
+        return batch.set_column(1, ROWS.schema.field("x"), x)
+
+    where = {"job": "s", "checkpoint": tmp_path / "state", "max_rows": 20, "every": US}
+    stream = source().map_batches(spoilt, ROWS.schema)
+    for _ in range(2):
+        with pytest.raises(SchemaError, match="'x' holds NaN"):
+            ms.run(stream.to(topic), **where)
+    assert topic.end_offsets() == [100]

@@ -30,6 +30,9 @@ class ParquetSink:
     def check(self, schema: pa.Schema) -> None:
         """Every schema of a plan fits Parquet."""
 
+    def spell(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        return rows
+
     def marks(self) -> Mapping[int, int]:
         return {}
 

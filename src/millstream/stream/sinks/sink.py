@@ -37,6 +37,10 @@ class Sink(Protocol):
         """PlanError if rows of `schema` can't go here."""
         ...
 
+    def spell(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The rows in the form they are kept and published in, one for each; SchemaError if a value has none."""
+        ...
+
     def marks(self) -> Mapping[int, int]:
         """Where the sink stands now; `published` looks from there on."""
         ...
@@ -46,5 +50,5 @@ class Sink(Protocol):
         ...
 
     def publish(self, job: str, first: int, rows: pa.Table, out: Numbers) -> None:
-        """Make rows number `first` and on visible, but for those that `out` says are."""
+        """Make spelled rows number `first` and on visible, but for those that `out` says are."""
         ...

@@ -46,6 +46,10 @@ class TopicSink:
                 "map_batches, or create the topic with schema=stream.schema"
             )
 
+    def spell(self, rows: pa.RecordBatch) -> pa.RecordBatch:
+        """The records' values, so that a row the format can't hold is an error before it is promised."""
+        return pa.record_batch({"value": pa.array(self.topic.encode(rows), pa.binary())})
+
     def marks(self) -> Mapping[int, int]:
         return dict(enumerate(self.topic.end_offsets()))
 
@@ -72,8 +76,7 @@ class TopicSink:
             mine = (numbers % self.topic.n_partitions == partition) & (numbers > out.get(partition, -1))
             if not mine.any():
                 continue
-            table = rows.filter(pa.array(mine)).combine_chunks()
-            values = [value for batch in table.to_batches() for value in self.topic.encode(batch)]
+            values = rows.column("value").filter(pa.array(mine)).to_pylist()
             headers: list[list[Header] | None] = [
                 [name, (NUMBER_HEADER, b"%d" % number)] for number in numbers[mine].tolist()
             ]
