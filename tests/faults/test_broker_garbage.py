@@ -55,7 +55,11 @@ def unharmed(log):
         struct.pack(">ihhih", 10, 3, -1, 1, -1),
         struct.pack(">ihhih", 10, 3, 1, 1, 30000),
         struct.pack(">ihhihi", 14, 3, 1, 1, -1, 1 << 30),
+        struct.pack(">ihhihi", 4 + 10, 3, 1, 1, -1, 100_001) + bytes(0),
+        struct.pack(">ihhihi", (5 << 20) + 14, 3, 1, 1, -1, 0) + bytes(5 << 20),
         struct.pack(">ihhihhhii", 22, 0, 3, 1, -1, -1, -1, 1000, 1 << 30),
+        struct.pack(">ihhihi", 4 + 10, 3, 1, 1, -1, 100_001) + bytes(0),
+        struct.pack(">ihhihi", (5 << 20) + 14, 3, 1, 1, -1, 0) + bytes(5 << 20),
         struct.pack(">ihhihhhii", 22, 0, 3, 1, -1, -1, 7, 1000, 0),
     ],
 )
@@ -80,7 +84,9 @@ def test_random_frames(log):
         api = rng.choice([a for a in APIS.values() if a.name not in ("fetch", "delete_topics")])
         version = rng.randint(api.oldest, api.newest)
         body = rng.randbytes(rng.choice([0, 1, 7, 30, 200]))
-        frame = struct.pack(">hhih", api.key, version, 1, -1) + (b"\0" if version >= api.flexible else b"") + body
+        frame = (
+            struct.pack(">hhih", api.key, version, 1, -1) + (b"\0" if version >= api.flexible else b"") + body
+        )
         with connect(log) as connection:
             connection.sendall(struct.pack(">i", len(frame)) + frame)
             connection.shutdown(socket.SHUT_WR)

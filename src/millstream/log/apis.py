@@ -1,7 +1,7 @@
 """The APIs that the broker speaks: one table, from which the advertised versions, the coding and the dispatch come.
 
-Produce and Fetch are coded by hand (:mod:`millstream.log.produce`, :mod:`millstream.log.fetch`); every other body is
-a kio dataclass of its version. A handler fills fields by name; a field that the version at hand doesn't have
+Produce and Fetch are coded by hand (:mod:`millstream.log.produce`, :mod:`millstream.log.fetch`); every other message
+is a kio dataclass of its version. A handler fills fields by name; a field that the version at hand doesn't have
 is left out by `Codec.build`, so one handler serves all versions of its API.
 """
 
@@ -12,16 +12,16 @@ import io
 from typing import Any, NamedTuple
 
 from kio.index import load_entity_module
-from kio.serial import entity_reader, entity_writer
-from kio.serial.errors import DecodeError
+from kio.serial import entity_writer
 from kio.static.constants import EntityType
 
+from millstream.log.schema_reader import request_reader
 from millstream.log.wire import FrameReader, Malformed, Request
 
 __all__ = ["APIS", "API_VERSIONS", "FETCH", "PRODUCE", "Api", "Codec", "codec", "read_request"]
 
 PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
-_NEVER = 1 << 15
+CONTROL_BYTES = 4 << 20
 
 
 class Api(NamedTuple):
@@ -56,8 +56,11 @@ APIS = {
 
 
 def read_request(frame: memoryview) -> Request:
-    """Split a frame into header and body. Raises `Malformed` for bytes that are no request, and for an API or a
-    version that isn't advertised, ApiVersions excepted, which is answered in any version (KIP-511)."""
+    """Split a frame into header and body.
+
+    Raises `Malformed` for bytes that are no request, for an API or a version that isn't advertised (ApiVersions
+    excepted, which is answered in any version, KIP-511), and for more than `CONTROL_BYTES` of anything but Produce.
+    """
     reader = FrameReader(frame)
     key, version, correlation_id = reader.int16(), reader.int16(), reader.int32()
     api = APIS.get(key)
@@ -65,6 +68,8 @@ def read_request(frame: memoryview) -> Request:
         raise Malformed(f"API {key} version {version} is not spoken here")
     if key != API_VERSIONS and not api.oldest <= version <= api.newest:
         raise Malformed(f"{api.name} version {version}; expected {api.oldest} to {api.newest}")
+    if key != PRODUCE and len(frame) > CONTROL_BYTES:
+        raise Malformed(f"{len(frame)} bytes of {api.name}; at most {CONTROL_BYTES} are taken")
     client_id = reader.nullable_string()
     if version >= api.flexible:
         reader.skip_tags()
@@ -72,13 +77,13 @@ def read_request(frame: memoryview) -> Request:
 
 
 class Codec:
-    """Reads and builds the messages of one version of one API."""
+    """Reads and builds the messages of one version of one API; `read` turns a body into a request, or `Malformed`."""
 
     def __init__(self, api: Api, version: int) -> None:
         request = load_entity_module(api.name, version, EntityType.request)
         self._response = load_entity_module(api.name, version, EntityType.response)
         stem = "".join(word.capitalize() for word in api.name.split("_"))
-        self._read = entity_reader(getattr(request, f"{stem}Request"))
+        self.read = request_reader(getattr(request, f"{stem}Request"))
         self._top = f"{stem}Response"
         self._write = entity_writer(getattr(self._response, self._top))
         self._fields = {
@@ -86,13 +91,6 @@ class Codec:
             for name, entity in vars(self._response).items()
             if hasattr(entity, "__dataclass_fields__")
         }
-
-    def read(self, body: memoryview) -> Any:
-        """The request; raises `Malformed`."""
-        try:
-            return self._read(body, 0)[0]
-        except (DecodeError, ValueError, TypeError, OverflowError) as fault:
-            raise Malformed(f"{self._top}: {fault}") from fault
 
     def build(self, entity: str, **values: object) -> Any:
         """A part of the response, of the fields among `values` that this version has."""

@@ -12,7 +12,9 @@ from __future__ import annotations
 import struct
 from typing import NamedTuple
 
-__all__ = ["FrameReader", "Malformed", "Request", "array", "string"]
+__all__ = ["MAX_ITEMS", "FrameReader", "Malformed", "Request", "array", "string"]
+
+MAX_ITEMS = 100_000
 
 _I8, _I16, _I32, _I64 = (struct.Struct(f) for f in (">b", ">h", ">i", ">q"))
 
@@ -37,6 +39,7 @@ class FrameReader:
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self._at = 0
+        self._items = 0
 
     def _take(self, size: int) -> int:
         start = self._at
@@ -61,9 +64,12 @@ class FrameReader:
         length = self.int16()
         if length == -1:
             return None
-        start = self._take(length)
+        return self.text(length)
+
+    def text(self, length: int) -> str:
+        """`length` bytes as UTF-8."""
         try:
-            return str(self._data[start : start + length], "utf-8")
+            return str(self.take(length), "utf-8")
         except UnicodeDecodeError as fault:
             raise Malformed("a string that isn't UTF-8") from fault
 
@@ -76,25 +82,33 @@ class FrameReader:
     def view(self) -> memoryview | None:
         """Length-prefixed bytes, not copied."""
         length = self.int32()
-        if length == -1:
-            return None
+        return None if length == -1 else self.take(length)
+
+    def take(self, length: int) -> memoryview:
+        """`length` bytes, not copied."""
         start = self._take(length)
         return self._data[start : start + length]
 
     def count(self, item_bytes: int) -> int:
         """The length of an array whose items take at least `item_bytes` each; null counts as empty."""
         count = self.int32()
-        if count * item_bytes > len(self._data) - self._at:
+        return 0 if count == -1 else self.items(count, item_bytes)
+
+    def items(self, count: int, item_bytes: int) -> int:
+        """`count` itself, if that many items can be there."""
+        self._items += count
+        if count < 0 or count * item_bytes > len(self._data) - self._at or self._items > MAX_ITEMS:
             raise Malformed(f"an array of {count} items in {len(self._data) - self._at} bytes")
-        return max(count, 0)
+        return count
 
     def skip_tags(self) -> None:
         """Step over the tagged fields that end a flexible header."""
-        for _ in range(self._unsigned()):
-            self._unsigned()
-            self._take(self._unsigned())
+        for _ in range(self.items(self.unsigned(), 2)):
+            self.unsigned()
+            self._take(self.unsigned())
 
-    def _unsigned(self) -> int:
+    def unsigned(self) -> int:
+        """An unsigned varint of at most 32 bits."""
         value = shift = 0
         while shift < 35:
             byte = self.int8() & 0xFF

@@ -89,9 +89,13 @@ def wire(log):
 def fetch_body(topic, offset, *, wait_ms=0, min_bytes=1, max_bytes=1 << 20, partition_bytes=1 << 20):
     name = struct.pack(">h", len(topic)) + topic.encode()
     partition = struct.pack(">iqi", 0, offset, partition_bytes)
-    return struct.pack(">iiiib", -1, wait_ms, min_bytes, max_bytes, 0) + struct.pack(">i", 1) + name + struct.pack(
-        ">i", 1
-    ) + partition
+    return (
+        struct.pack(">iiiib", -1, wait_ms, min_bytes, max_bytes, 0)
+        + struct.pack(">i", 1)
+        + name
+        + struct.pack(">i", 1)
+        + partition
+    )
 
 
 def fetched(body, version=4):
@@ -164,7 +168,9 @@ def test_seeking_reads_again(log):
 def test_keys_headers_and_timestamps_pass_through(log):
     log.create_topic("whole", format="bytes")
     producer = Producer({"bootstrap.servers": log.bootstrap})
-    producer.produce("whole", b"v", key=b"k", headers=[("a", b"1"), ("a", None)], timestamp=1234567, partition=0)
+    producer.produce(
+        "whole", b"v", key=b"k", headers=[("a", b"1"), ("a", None)], timestamp=1234567, partition=0
+    )
     producer.flush(20)
     consumer, (message,) = consume(log, "g4", "whole", 1)
     assert (message.key(), message.value(), message.timestamp()[1]) == (b"k", b"v", 1234567)
@@ -202,7 +208,9 @@ def test_topics_that_cannot_be_made_are_refused_by_code(log, topic, code):
 def test_advertised_versions_come_from_the_table(wire):
     wire.send(18, 0)
     correlation_id, body = wire.reply()
-    keys = entity_reader(load_entity_module("api_versions", 0, EntityType.response).ApiVersionsResponse)(body, 0)[0]
+    keys = entity_reader(load_entity_module("api_versions", 0, EntityType.response).ApiVersionsResponse)(
+        body, 0
+    )[0]
     assert correlation_id == 7
     assert {(k.api_key, k.min_version, k.max_version) for k in keys.api_keys} == {
         (a.key, a.oldest, a.newest) for a in APIS.values()
@@ -212,7 +220,9 @@ def test_advertised_versions_come_from_the_table(wire):
 def test_a_version_of_apiversions_unknown_is_answered_in_version_0(wire):
     wire.send(18, 99, b"\0")
     _, body = wire.reply()
-    answer = entity_reader(load_entity_module("api_versions", 0, EntityType.response).ApiVersionsResponse)(body, 0)[0]
+    answer = entity_reader(load_entity_module("api_versions", 0, EntityType.response).ApiVersionsResponse)(
+        body, 0
+    )[0]
     assert answer.error_code.name == "unsupported_version"
     assert len(answer.api_keys) == len(APIS)
 
