@@ -1,7 +1,7 @@
 """Every estimator, discovered, against scikit-learn's own conformance suite."""
 
 import pytest
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import check_estimators_overwrite_params, parametrize_with_checks
 
 from millstream import learn
 
@@ -24,3 +24,16 @@ NEEDS_COLUMNS = (
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learns_contract(estimator, check):
     check(estimator)
+
+
+def test_the_contract_rejects_an_estimator_that_changes_its_parameters():
+    """Planted: ``fit`` writes to a constructor parameter."""
+
+    class Forgetful(learn.StandardScaler):
+        def fit(self, X, y=None, sample_weight=None):
+            super().fit(X, y, sample_weight)
+            self.with_mean = False
+            return self
+
+    with pytest.raises(AssertionError, match="should not change or mutate"):
+        check_estimators_overwrite_params("Forgetful", Forgetful())

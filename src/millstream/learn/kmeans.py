@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -17,7 +16,7 @@ from millstream.learn.lloyd import Lloyd
 from millstream.learn.nearest import nearest_by_run
 from millstream.learn.onnx_form import onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
-from millstream.learn.parameters import in_range
+from millstream.learn.parameters import not_negative, positive_integer
 from millstream.learn.rows import Rows, matrices, numeric_dtype, remember_features, training_dataset
 from millstream.learn.training import seed_of, train
 from millstream.parallel import Bulk, Engine
@@ -70,9 +69,8 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Self:
         """X: ``(rows, features)`` numbers or a `Dataset`; a target is not looked at."""
-        in_range(self, "n_clusters", self.n_clusters, Integral, above=0)
-        in_range(self, "max_iter", self.max_iter, Integral, above=0)
-        in_range(self, "tol", self.tol, Real, above=-1e-300)
+        n_clusters, max_iter = positive_integer(self, "n_clusters"), positive_integer(self, "max_iter")
+        tol = not_negative(self, "tol")
         rows = training_dataset(X, None, sample_weight)
         if rows is None:
             X = validate_data(self, X, dtype=[np.float64, np.float32], order="C")
@@ -83,7 +81,7 @@ class KMeans(ClusterMixin, BaseEstimator):  # type: ignore[misc]
             remember_features(self, rows.schema)
         self.dtype_in_ = numeric_dtype(rows)
         seeds = self._seeds()
-        lloyd = Lloyd(int(self.n_clusters), seeds, float(self.tol), int(self.max_iter))
+        lloyd = Lloyd(n_clusters, seeds, tol, max_iter)
         found = train(self, lloyd, rows, seed_of(self.random_state))
         self.cluster_centers_: NDArray[Any] = found["centers"].astype(self.dtype_in_)
         self.labels_: NDArray[np.int32] = found["labels"]

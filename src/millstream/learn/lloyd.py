@@ -94,6 +94,10 @@ class Lloyd:
         names = ("centers", "n_iter", "converged")
         return Done({**{name: np.asarray(state[name]) for name in names}, **dict(statistic)})
 
+    def measure(self, state: Mapping[str, Any], statistic: Mapping[str, Array]) -> dict[str, float]:
+        """The weighted sum of squared distances to the centers that the step began with."""
+        return {"inertia": float(statistic["inertia"])} if "inertia" in statistic else {}
+
     def _seed(self, state: State, statistic: Mapping[str, Array]) -> State:
         weight, mean, _, squares = statistic["moments"]
         if not weight.max(initial=0.0) > 0:
@@ -149,13 +153,15 @@ def _runs(params: Mapping[str, Any], block: Block) -> Any:
 def _assign(params: Mapping[str, Any], part: Part) -> dict[str, Array]:
     clusters, features = params["centers"].shape
     sums, weights = np.zeros((clusters, features)), np.zeros(clusters)
+    inertia = 0.0
     for block in part.blocks():
-        for rows, label, _, shifted in _runs(params, block):
+        for rows, label, distance, shifted in _runs(params, block):
             weight = block.weight[rows]
             member = csc_array((weight, label, np.arange(len(label) + 1)), shape=(clusters, len(label)))
             sums += member @ shifted.astype(np.float64, copy=False)
             weights += np.bincount(label, weight, clusters)
-    return {"sums": sums, "weight": weights}
+            inertia += float(weight @ distance)
+    return {"sums": sums, "weight": weights, "inertia": np.asarray(inertia)}
 
 
 def _farthest(params: Mapping[str, Any], part: Part) -> dict[str, Array]:
@@ -182,7 +188,7 @@ def _finish(params: Mapping[str, Any], part: Part) -> dict[str, Any]:
         for rows, label, distance, _ in _runs(params, block):
             labels.append(label.astype(np.int32))
             inertia += float(block.weight[rows] @ distance)
-    return {"labels": np.concatenate(labels), "inertia": np.float64(inertia)}
+    return {"labels": np.concatenate(labels), "inertia": np.asarray(inertia)}
 
 
 _LOCAL = {"sample": _sample, "assign": _assign, "farthest": _farthest, "finish": _finish}

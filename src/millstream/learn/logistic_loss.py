@@ -24,19 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, logsumexp
 
-__all__ = ["LogisticLoss", "Wanted", "scores", "sigmoid_pair", "softmax"]
+__all__ = ["LogisticLoss", "scores", "sigmoid_pair", "softmax"]
 
 Array = NDArray[np.floating]
 Statistic = dict[str, NDArray[np.floating]]
 
 _SCALED_BYTES = 1_500_000  # the scaled copy of a run of rows: below a second-level cache of 2 MB
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """What one pass computes: always loss and gradient; the Hessian on demand."""
-
-    hessian: bool = True
 
 
 def scores(X: Array, coefficients: Array) -> Array:
@@ -68,7 +61,7 @@ class LogisticLoss:
     Example:
         >>> loss = LogisticLoss(n_classes=2, n_features=1)
         >>> X, y, weight = np.array([[-1.0], [1.0]]), np.array([0, 1]), np.ones(2)
-        >>> statistic = loss.evaluate(X, y, weight, np.zeros((1, 2)), Wanted())
+        >>> statistic = loss.evaluate(X, y, weight, np.zeros((1, 2)))
         >>> statistic["loss"].round(4), statistic["gradient"]
         (np.float64(1.3863), array([[-1.,  0.]]))
     """
@@ -86,27 +79,32 @@ class LogisticLoss:
         """Coefficients and intercepts together."""
         return self.n_outputs * (self.n_features + 1)
 
-    def zero(self, wanted: Wanted) -> Statistic:
+    def zero(self, hessian: bool) -> Statistic:
         """The statistic of no rows, float64: loss ``()``, weight ``()``, gradient ``(outputs, features + 1)``, and the
-        Hessian ``(parameters, parameters)`` where wanted."""
+        Hessian ``(parameters, parameters)`` if asked for."""
         statistic: Statistic = {
             "loss": np.zeros(()),
             "weight": np.zeros(()),
             "gradient": np.zeros((self.n_outputs, self.n_features + 1)),
         }
-        if wanted.hessian:
+        if hessian:
             statistic["hessian"] = np.zeros((self.n_parameters, self.n_parameters))
         return statistic
 
     def evaluate(
-        self, X: Array, y: NDArray[np.intp], weight: Array, coefficients: Array, wanted: Wanted
+        self,
+        X: Array,
+        y: NDArray[np.intp],
+        weight: Array,
+        coefficients: Array,
+        hessian: bool = True,
     ) -> Statistic:
         """The share of these rows.
 
         X: ``(rows, features)`` float32 or float64; y: ``(rows,)`` class numbers; weight: ``(rows,)``; coefficients:
         ``(outputs, features + 1)`` float64.
         """
-        total = self.zero(wanted)
+        total = self.zero(hessian)
         run = max(256, _SCALED_BYTES // (X.itemsize * self.n_parameters))
         for start in range(0, len(X), run):
             rows = slice(start, start + run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from numbers import Integral, Real
 from typing import Any, Self
 
 import numpy as np
@@ -21,7 +20,7 @@ from millstream.learn.logistic_loss import scores, sigmoid_pair, softmax
 from millstream.learn.newton import Newton
 from millstream.learn.onnx_form import classifier_outputs, onnx_form
 from millstream.learn.onnx_graph import Column, Graph, GraphRows, element_type
-from millstream.learn.parameters import in_range
+from millstream.learn.parameters import positive, positive_integer
 from millstream.learn.rows import Rows, matrices, numeric_dtype, remember_features, training_dataset
 from millstream.learn.training import train
 from millstream.parallel import Bulk, Engine
@@ -82,9 +81,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def fit(self, X: Rows, y: Any = None, sample_weight: Any = None) -> Self:
         """X: ``(rows, features)`` numbers, with y ``(rows,)``; or a `Dataset` with a target, and y None."""
-        in_range(self, "C", self.C, Real, above=0)
-        in_range(self, "tol", self.tol, Real, above=0)
-        in_range(self, "max_iter", self.max_iter, Integral, above=0)
+        C, tol, max_iter = positive(self, "C"), positive(self, "tol"), positive_integer(self, "max_iter")
         dataset = training_dataset(X, y, sample_weight)
         if dataset is None:
             rows, known = self._from_arrays(X, y, sample_weight)
@@ -98,7 +95,7 @@ class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
                 f"{len(self.classes_)} classes by {n_features} features make {outputs * (n_features + 1)} "
                 f"coefficients; Newton's method is limited to {_MOST_PARAMETERS}: use fewer features or group classes"
             )
-        newton = Newton(known, float(self.C), self.fit_intercept, float(self.tol), int(self.max_iter))
+        newton = Newton(known, C, self.fit_intercept, tol, max_iter)
         found = train(self, newton, rows)
         self.coef_: NDArray[Any] = found["coefficients"][:, :-1].astype(dtype)
         self.intercept_: NDArray[Any] = found["coefficients"][:, -1].astype(dtype)

@@ -29,7 +29,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from millstream.data import Block, Part
 from millstream.errors import InputError
-from millstream.learn.logistic_loss import LogisticLoss, Wanted
+from millstream.learn.logistic_loss import LogisticLoss
 from millstream.learn.rows import refuse_not_finite
 from millstream.parallel import Context, Done, Meta, Step
 
@@ -92,8 +92,8 @@ class Newton:
     def local(self, params: Mapping[str, Any], part: Part, ctx: Context) -> dict[str, Array]:
         loss = self._loss(params["point"].shape[1] - 1)
         trial = params["point"] + params["length"] * params["direction"]
-        wanted = Wanted(hessian=bool(params["hessian"]))
-        total: dict[str, Array] = {"along": np.zeros(len(_STEPS))} if params["search"] else loss.zero(wanted)
+        hessian = bool(params["hessian"])
+        total: dict[str, Array] = {"along": np.zeros(len(_STEPS))} if params["search"] else loss.zero(hessian)
         for block in part.blocks():
             X, y = block.X, self.class_numbers(block)
             if params["check"]:
@@ -101,7 +101,7 @@ class Newton:
             if params["search"]:
                 total["along"] += loss.along(X, y, block.weight, params["point"], params["direction"], _STEPS)
                 continue
-            for name, share in loss.evaluate(X, y, block.weight, trial, wanted).items():
+            for name, share in loss.evaluate(X, y, block.weight, trial, hessian).items():
                 total[name] += share
         return total
 

@@ -1,5 +1,7 @@
 """k-means through the door."""
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -57,7 +59,7 @@ def test_rows_that_weigh_nothing_move_no_center():
 @pytest.mark.parametrize(
     ("model", "message"),
     [
-        (KMeans(0), r"n_clusters=0\): expected an integral number above 0"),
+        (KMeans(0), r"n_clusters=0\): expected a positive integer"),
         (KMeans(400), "n_samples=300 should be >= n_clusters=400"),
         (KMeans(3, init="best"), "init='best'"),
         (
@@ -79,3 +81,11 @@ def test_bad_rows_are_named():
     model = KMeans(2, random_state=0).fit(table.drop_null())
     with pytest.raises(SignatureError, match="expects column 'lon'"):
         model.predict(table.select(["lat"]))
+
+
+def test_no_iteration_raises_the_inertia():
+    model = KMeans(12, random_state=3, tol=0).fit(blobs(2_000))
+    inertia = [step.measures["inertia"] for step in model.fit_report_.steps if step.measures]
+    assert len(inertia) == model.n_iter_ + 1
+    assert all(after <= before * (1 + 1e-12) for before, after in itertools.pairwise(inertia))
+    assert inertia[-1] == model.inertia_

@@ -10,7 +10,7 @@ from sklearn.exceptions import ConvergenceWarning
 from millstream.data import from_arrow, from_numpy
 from millstream.errors import InputError, SchemaError, SignatureError
 from millstream.learn import LogisticRegression
-from millstream.learn.logistic_loss import LogisticLoss, Wanted
+from millstream.learn.logistic_loss import LogisticLoss
 from millstream.parallel import Inline
 
 
@@ -54,12 +54,12 @@ def test_the_gradient_and_hessian_are_those_of_the_loss():
         loss = LogisticLoss(n_classes, 3)
         X, y, weight = rng.standard_normal((50, 3)), rng.integers(0, n_classes, 50), rng.random(50)
         point = rng.standard_normal((loss.n_outputs, 4))
-        found = loss.evaluate(X, y, weight, point, Wanted())
+        found = loss.evaluate(X, y, weight, point)
         for i in range(loss.n_parameters):
             step = np.zeros(loss.n_parameters)
             step[i] = 1e-5
             up, down = (
-                loss.evaluate(X, y, weight, point + sign * step.reshape(point.shape), Wanted(hessian=False))
+                loss.evaluate(X, y, weight, point + sign * step.reshape(point.shape), hessian=False)
                 for sign in (1, -1)
             )
             assert (up["loss"] - down["loss"]) / 2e-5 == pytest.approx(found["gradient"].ravel()[i], abs=1e-6)
@@ -183,10 +183,10 @@ def test_rows_it_cannot_learn_from_are_named(name):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        ({"C": 0}, r"C=0\): expected a real number above 0"),
+        ({"C": 0}, r"C=0\): expected a positive number"),
         ({"C": "1"}, "C='1'"),
         ({"tol": -1.0}, "tol=-1.0"),
-        ({"max_iter": 2.5}, r"max_iter=2.5\): expected an integral number above 0"),
+        ({"max_iter": 2.5}, r"max_iter=2.5\): expected a positive integer"),
         ({"engine": "threads"}, "engine='threads'"),
     ],
 )

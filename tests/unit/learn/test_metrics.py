@@ -39,6 +39,11 @@ CASES = {
 }
 
 
+def test_every_metric_is_tested():
+    exported = {getattr(metrics, name) for name in metrics.__all__} - {metrics.Metric}
+    assert exported == {case[0] for case in CASES.values()}
+
+
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("seed", range(5))
 def test_any_split_gives_the_figure_of_the_whole(name, seed):
