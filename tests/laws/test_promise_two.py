@@ -65,12 +65,12 @@ def faulty(kind: str, workers: int) -> list[Fault]:
 
 def variants(engine: type[Engine]) -> list[Engine]:
     """The engine at several widths, undisturbed and with a worker that dies or hangs in the middle of a step."""
-    soon = timedelta(milliseconds=200)
+    deadline = {"die": timedelta(minutes=1), "hang": timedelta(milliseconds=500)}
     made: dict[type[Engine], list[Engine]] = {
         Inline: [Inline(seed, workers=n) for seed in range(4) for n in (1, 2, 3)]
         + [Inline(seed, faulty(kind, n), n) for seed in range(3) for n in (2, 3) for kind in ("die", "hang")],
         Threads: [Threads(n) for n in (1, 2, 3)]
-        + [Threads(n, soon, faulty(kind, n)) for n in (2, 3) for kind in ("die", "hang")],
+        + [Threads(n, deadline[kind], faulty(kind, n)) for n in (2, 3) for kind in ("die", "hang")],
     }
     return made[engine]  # a KeyError here: give the new engine its variants
 

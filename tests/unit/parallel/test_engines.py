@@ -1,4 +1,4 @@
-"""Engines alone: order, loss of workers, deadlines, leaving no thread behind."""
+"""What is peculiar to one engine: deadlines and late results of threads, the seeded history of `Inline`."""
 
 from __future__ import annotations
 
@@ -9,48 +9,20 @@ from typing import Any
 
 import pytest
 
-from millstream.errors import DeadlineExceeded, InputError, WorkerLost
-from millstream.parallel import Engine, Fault, Inline, Threads
+from millstream.errors import DeadlineExceeded, InputError
+from millstream.parallel import Fault, Inline, Threads
 
-SOON = timedelta(milliseconds=200)
+SOON = timedelta(milliseconds=500)
 
 
 def workers_alive() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("millstream-worker")]
 
 
-@pytest.mark.parametrize("engine", [Inline(1), Threads(1), Threads(3)], ids=repr)
-@pytest.mark.parametrize("n_tasks", [0, 1, 2, 50])
-def test_map_keeps_the_order(engine: Engine, n_tasks: int) -> None:
-    assert engine.map(lambda x: x * x, range(n_tasks)) == [x * x for x in range(n_tasks)]
-
-
-@pytest.mark.parametrize(
-    "engine",
-    [
-        Inline(1, [Fault(0, 0)]),
-        Inline(1, [Fault(0, 0, "hang"), Fault(0, 1)]),
-        Threads(3, SOON, [Fault(0, 0), Fault(0, 2)]),
-        Threads(2, SOON, [Fault(0, 1, "hang")]),
-    ],
-    ids=["inline-die", "inline-both", "threads-die", "threads-hang"],
-)
-def test_a_lost_workers_tasks_are_done_by_others(engine: Engine) -> None:
-    assert engine.map(str, range(20)) == [str(i) for i in range(20)]
-
-
-@pytest.mark.parametrize(
-    "engine", [Inline(0, [Fault(0, 0), Fault(0, 1)], 2), Threads(2, SOON, [Fault(0, 0), Fault(0, 1)])]
-)
-def test_when_every_worker_died_the_run_ends(engine: Engine) -> None:
-    with pytest.raises(WorkerLost, match="all 2 workers"):
-        engine.map(str, range(20))
-
-
 def test_when_every_worker_is_stuck_the_run_ends() -> None:
     faults = [Fault(0, 0, "hang"), Fault(0, 1, "hang")]
     started = time.monotonic()
-    with pytest.raises(DeadlineExceeded, match=r"0:00:00.2.*raise Threads\(deadline=\)"):
+    with pytest.raises(DeadlineExceeded, match=r"0:00:00.5.*raise Threads\(deadline=\)"):
         Threads(2, SOON, faults).map(str, range(20))
     assert time.monotonic() - started < 30
 
@@ -82,18 +54,6 @@ def test_what_comes_late_changes_nothing() -> None:
             if thread.name.endswith("-1"):
                 thread.join(10)
     assert came[4:] == [(1, 0)]  # handed to the run that is over, and to no later one
-
-
-@pytest.mark.parametrize("engine", [Inline(3), Threads(2)], ids=repr)
-def test_an_exception_ends_the_run_and_leaves_no_thread(engine: Engine) -> None:
-    with pytest.raises(ValueError, match="invalid literal"):
-        engine.map(int, ["1", "2", "three", *["4"] * 50])
-    assert workers_alive() == []
-
-
-def test_no_thread_is_left_after_a_run() -> None:
-    Threads(4).map(str, range(10))
-    assert workers_alive() == []
 
 
 def test_inline_plays_the_same_history_for_the_same_seed() -> None:

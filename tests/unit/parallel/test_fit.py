@@ -183,7 +183,7 @@ def test_keep_stays_with_its_part(engine: Any, numbers: data.Dataset) -> None:
 
 
 def test_keep_is_dropped_with_the_worker_that_may_still_write_to_it(numbers: data.Dataset) -> None:
-    engine = Threads(2, timedelta(milliseconds=200), [Fault(step=1, worker=0, kind="hang")])
+    engine = Threads(2, timedelta(milliseconds=500), [Fault(step=1, worker=0, kind="hang")])
     result = fit(Keeps(), numbers, engine=engine)
     assert result.report.lost == (0,)
     assert result.params["total"].tolist() == [3 * 3 + 2]  # part 0 begins anew in step 1
