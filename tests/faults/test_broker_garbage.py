@@ -58,8 +58,6 @@ def unharmed(log):
         struct.pack(">ihhihi", 4 + 10, 3, 1, 1, -1, 100_001) + bytes(0),
         struct.pack(">ihhihi", (5 << 20) + 14, 3, 1, 1, -1, 0) + bytes(5 << 20),
         struct.pack(">ihhihhhii", 22, 0, 3, 1, -1, -1, -1, 1000, 1 << 30),
-        struct.pack(">ihhihi", 4 + 10, 3, 1, 1, -1, 100_001) + bytes(0),
-        struct.pack(">ihhihi", (5 << 20) + 14, 3, 1, 1, -1, 0) + bytes(5 << 20),
         struct.pack(">ihhihhhii", 22, 0, 3, 1, -1, -1, 7, 1000, 0),
     ],
 )

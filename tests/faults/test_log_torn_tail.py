@@ -14,7 +14,7 @@ def values(partition):
     return [r.value for b in partition.batches() for r in decode(b)]
 
 
-@pytest.fixture()
+@pytest.fixture
 def whole(tmp_path):
     """The bytes of a segment of three batches, and where the last begins."""
     partition = Partition(tmp_path)

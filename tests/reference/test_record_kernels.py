@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from millstream.kernels.records import batch_spans, record_spans
 from millstream.log.record_batch import HEADER_BYTES, Record, decode, encode

@@ -28,6 +28,7 @@ class Child:
 
     def __init__(self, process: subprocess.Popen[bytes], address: Address) -> None:
         self._process = process
+        self._owner = os.getpid()
         self.address = address
         atexit.register(self.stop)
 
@@ -48,9 +49,11 @@ class Child:
         return cls(process, ready.address)
 
     def stop(self) -> None:
-        """SIGTERM, then SIGKILL after `STOP_SECONDS`; may be called twice."""
+        """SIGTERM, then SIGKILL after `STOP_SECONDS`; may be called twice. In a fork of the starter it does nothing."""
+        if os.getpid() != self._owner:
+            return
         atexit.unregister(self.stop)
-        if self._process.poll() is None and self._process.pid != os.getpid():
+        if self._process.poll() is None:
             self._process.terminate()
             try:
                 self._process.wait(STOP_SECONDS)

@@ -22,7 +22,7 @@ import pyarrow.json as pj
 
 from millstream.errors import SchemaError
 
-__all__ = ["check_json_schema", "decode_json", "decode_lines", "encode_json"]
+__all__ = ["check_finite", "check_json_schema", "decode_json", "decode_lines", "encode_json"]
 
 _NEEDS_ESCAPE = r'["\\\x00-\x1f\x7f]'
 _MICROSECONDS = pa.timestamp("us")
@@ -85,7 +85,14 @@ def _encode_column(field: pa.Field, column: pa.Array) -> pa.Array:
     return pc.fill_null(text, "null")
 
 
-def _check_finite(name: str, column: pa.Array) -> None:
+def check_finite(table: pa.Table) -> None:
+    """Raises `SchemaError` for NaN or infinity in a column of floats, so that nothing is sent of such a table."""
+    for field, column in zip(table.schema, table.columns, strict=True):
+        if pa.types.is_floating(field.type):
+            _check_finite(field.name, column)
+
+
+def _check_finite(name: str, column: pa.Array | pa.ChunkedArray) -> None:
     if not pc.all(pc.is_finite(column), min_count=0).as_py():
         raise SchemaError(
             f"column {name!r} holds NaN or infinity, which JSON has no form for; make them null first"

@@ -66,6 +66,18 @@ class Producer:
     def send(self, topic: str, rows: Iterable[Row], progress: Callable[[int], None] | None = None) -> int:
         """Send every row and wait for all of them; returns their number. Raises `LogError` (see the module)."""
         self._errors.clear()
+        try:
+            sent = self._hand_over(topic, rows, progress)
+            self._finish(topic)
+        except BaseException:  # a bad row, Ctrl-C: what waits in the queue must not leave with the next call
+            self._producer.purge()
+            self._producer.flush(1.0)
+            raise
+        if progress is not None:
+            progress(sent)
+        return sent
+
+    def _hand_over(self, topic: str, rows: Iterable[Row], progress: Callable[[int], None] | None) -> int:
         sent = 0
         produce = self._producer.produce
         for partition, key, value, headers in rows:
@@ -86,20 +98,14 @@ class Producer:
                 self._check(topic)
                 if progress is not None:
                     progress(sent)
-        self._finish(topic)
-        if progress is not None:
-            progress(sent)
         return sent
 
     def _finish(self, topic: str) -> None:
         deadline = time.monotonic() + DELIVERY_SECONDS
         while left := self._producer.flush(0.5):
             if self._errors:
-                self._producer.purge()
-                self._producer.flush(1.0)
                 break
             if time.monotonic() > deadline:
-                self._producer.purge()
                 raise BrokerUnavailable(
                     f"writing {topic!r}: {left} records unanswered after {DELIVERY_SECONDS:.0f} s; is the broker up?"
                 )
@@ -107,11 +113,7 @@ class Producer:
 
     def _check(self, topic: str) -> None:
         if self._errors:
-            fault = self._errors[0]
-            self._producer.purge()
-            self._producer.flush(1.0)
-            self._errors.clear()
-            raise as_log_error(fault, f"writing {topic!r}")
+            raise as_log_error(self._errors[0], f"writing {topic!r}")
 
     def close(self) -> None:
         """Drop what was never sent and let go of the connections."""

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from millstream.errors import InputError, SchemaError
 from millstream.log.consumer import Consumer, TailRecord, read_tail
-from millstream.log.json_format import decode_json, encode_json
+from millstream.log.json_format import check_finite, decode_json, encode_json
 from millstream.log.producer import WHOLE_BYTES, WHOLE_ROWS, Headers, Row
 from millstream.log.schemas import TopicSchema
 
@@ -58,6 +58,8 @@ class Topic:
         """
         table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
         self._check_columns(table, key, partition)
+        if self.format == "json":
+            check_finite(table.select(self.schema.names))
         return self.log.send(self.name, self._rows(table, key, partition, headers), progress)
 
     def _check_columns(self, table: pa.Table, key: str | None, partition: str | None) -> None:

@@ -14,11 +14,12 @@ from millstream.log.node import NODE_ID, Node
 from millstream.log.partition import TimedOffset
 from millstream.log.store import MAX_PARTITIONS, TopicFiles
 from millstream.log.topic_name import check_topic_name
-from millstream.log.wire import Request
+from millstream.log.wire import Malformed, Request
 
 __all__ = ["create_topics", "delete_topics", "list_offsets", "metadata"]
 
 NO_THROTTLE = timedelta(0)
+_BY_ID_FROM = 12  # versions 10 and 11 have the field, but no way to answer it
 EARLIEST, LATEST = -2, -1
 
 
@@ -27,6 +28,10 @@ async def metadata(node: Node, request: Request) -> list[bytes]:
     c = codec(request.api_key, request.version)
     asked = c.read(request.body)
     may_create = node.auto_create is not None and getattr(asked, "allow_auto_topic_creation", True)
+    if request.version < _BY_ID_FROM and any(topic.name is None for topic in asked.topics or ()):
+        raise Malformed(
+            f"Metadata version {request.version} asks by id; topics have ids from {_BY_ID_FROM} on"
+        )
     if asked.topics is None or (request.version == 0 and not asked.topics):
         topics = [_describe(c, node, topic) for topic in node.store.topics.values()]
     else:
@@ -45,7 +50,7 @@ async def metadata(node: Node, request: Request) -> list[bytes]:
 
 def _described(c: Codec, node: Node, asked: Any, may_create: bool) -> Any:
     name = asked.name
-    if name is None:  # by id, from version 10 on
+    if name is None:  # by id
         found = next((t for t in node.store.topics.values() if t.id == asked.topic_id), None)
         if found is not None:
             return _describe(c, node, found)

@@ -79,7 +79,7 @@ class Socket:
         self._socket.close()
 
 
-@pytest.fixture()
+@pytest.fixture
 def wire(log):
     client = Socket(log)
     yield client

@@ -158,3 +158,20 @@ def test_a_second_log_of_the_directory_finds_the_broker(log):
         assert (other.bootstrap, other.broker) == (log.bootstrap, log.broker)
     assert log.broker is not None  # only the starter ends it
     log.topics()
+
+
+def test_a_table_with_a_bad_number_is_refused_whole(log):
+    topic = log.create_topic("finite", schema=pa.schema([("x", pa.float64())]))
+    numbers = np.ones(200_000)
+    numbers[-1] = np.nan
+    with pytest.raises(SchemaError, match="NaN"):
+        topic.append(pa.table({"x": numbers}))
+    assert topic.append(pa.table({"x": [1.0]})) == 1
+    assert topic.end_offsets() == [1]
+
+
+def test_no_rows_are_no_records(log):
+    topic = log.create_topic("none", schema=SCHEMA)
+    assert topic.append(rows(0)) == 0
+    assert topic.publish(0, []) == 0
+    assert topic.end_offsets() == [0]
