@@ -50,7 +50,7 @@ def merged(left: Array, right: Array) -> Array:
     mean = left[1] + move
     rest = move - (mean - left[1])
     both = np.stack([total, mean, rest, left[3] + right[3] + delta**2 * left[0] * share])
-    return np.where(left[0] > 0, both, right)
+    return np.where(left[0] == 0, right, np.where(right[0] == 0, left, both))
 
 
 MERGE = Op("moments", merged)

@@ -134,6 +134,10 @@ class Newton:
         hessian = (
             None if "hessian" not in statistic else self._hessian(statistic["hessian"] / weight, penalty)
         )
+        if not (np.isfinite(gradient).all() and (hessian is None or np.isfinite(hessian).all())):
+            raise InputError(
+                "the features are so large that sums of their squares overflow: scale them (StandardScaler)"
+            )
         curvature = state["curvature"] if hessian is None else np.diagonal(hessian).copy()
         largest = float((np.abs(gradient.ravel()) / np.sqrt(np.maximum(curvature, _TINY))).max())
         accepted = {**state, "point": trial, "objective": objective, "weight": weight, "phase": "trial"}
@@ -162,7 +166,8 @@ class Newton:
         return gradient
 
     def _fell_enough(self, state: State, objective: float) -> bool:
-        if np.isinf(state["objective"]) or not np.any(state["direction"]):
+        searched = state["length"] < 1.0  # judged by the pass before: judging twice could disagree for ever
+        if searched or np.isinf(state["objective"]) or not np.any(state["direction"]):
             return True
         allowed = state["objective"] + _ARMIJO * state["length"] * state["slope"]
         rounding = 16 * np.finfo(float).eps * max(1.0, abs(state["objective"]))

@@ -100,6 +100,13 @@ def test_collinear_and_constant_features_have_a_solution():
     )
 
 
+@pytest.mark.parametrize(("dtype", "scale"), [("f4", 1e25), ("f8", 1e180)])
+def test_features_whose_squares_overflow_are_refused(dtype, scale):
+    X, y = rows()
+    with np.errstate(all="ignore"), pytest.raises(InputError, match="squares overflow: scale them"):
+        LogisticRegression().fit((X * scale).astype(dtype), y)
+
+
 def test_too_few_steps_warn_with_advice():
     X, y = rows()
     with pytest.warns(ConvergenceWarning, match=r"stopped after 1 Newton steps .* raise max_iter"):
