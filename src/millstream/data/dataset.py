@@ -97,13 +97,11 @@ class Dataset:
             rows), columns keep the role they have here and new ones are features.
         """
         result = mapped_schema(self.schema, function, schema)
-        return Dataset(
-            result,
-            lambda: [
-                Part(part.index, part.first_row, part.n_rows, result, Mapped(part, function, result))
-                for part in self.parts
-            ],
-        )
+
+        def derive(part: Part) -> Part:
+            return Part(part.index, part.first_row, part.n_rows, result, Mapped(part, function, result))
+
+        return self._derived(result, derive)
 
     def filter(self, predicate: Callable[[pa.RecordBatch], Any]) -> Dataset:
         """Only the rows where `predicate`, a Boolean array for a batch, is true; null counts as false.
@@ -141,10 +139,22 @@ class Dataset:
         return Dataset(*persisted_parts(self.parts, self.schema, directory))
 
     def _over(self, schema: Schema) -> Dataset:
-        return Dataset(schema, lambda: [part.with_schema(schema) for part in self.parts])
+        return self._derived(schema, lambda part: part.with_schema(schema))
+
+    def _derived(self, schema: Schema, derive: Callable[[Part], Part]) -> Dataset:
+        """One part for each part here: at once if these are known, else when they are asked for."""
+        if self._counted:
+            return Dataset(schema, [derive(part) for part in self.parts])
+        return Dataset(schema, lambda: [derive(part) for part in self.parts])
 
     def __repr__(self) -> str:
         names = self.schema.feature_names
         shown = ", ".join(names[:4]) + (f", ... ({len(names)})" if len(names) > 4 else "")
         target = "" if self.schema.target is None else f", target {self.schema.target}"
-        return f"Dataset({self.n_rows} rows, {len(self.parts)} parts, features {shown}{target})"
+        size = f"{self.n_rows} rows, {len(self.parts)} parts" if self._counted else "rows not counted yet"
+        return f"Dataset({size}, features {shown}{target})"
+
+    @property
+    def _counted(self) -> bool:
+        """False while showing the number of rows would mean reading the data."""
+        return "parts" in vars(self) or not callable(self._given)

@@ -51,6 +51,7 @@ def test_map_batches_returns_what_its_schema_says(flights: Dataset) -> None:
 
 def test_filter_keeps_parts_and_numbers_rows_anew(flights: Dataset) -> None:
     late = flights.filter(lambda batch: pc.equal(batch["carrier"], "UA"))
+    assert repr(late) == "Dataset(rows not counted yet, features distance, carrier, target late)"
     assert [(part.first_row, part.n_rows) for part in late.parts] == [(0, 1), (1, 1)]
     assert late.to_table()["distance"].to_pylist() == [100.0, 300.0]
     with pytest.raises(SchemaError, match="one Boolean a row"):
