@@ -35,10 +35,12 @@ KEPT = 3
 
 
 class SourceState(msgspec.Struct, frozen=True):
-    """positions: next offset by partition; highest: cumulative maximum of event time; ends: of a bounded source."""
+    """positions: next offset by partition; highest: cumulative maximum of event time;
+    reached: the watermark; ends: of a bounded source."""
 
     positions: dict[int, int]
     highest: dict[int, int]
+    reached: int
     ends: dict[int, int] | None
     rows_in: int
     used: int

@@ -70,29 +70,37 @@ class SourceClock:
     >>> clock = SourceClock([0, 1], delay=10)
     >>> clock.observe(0, np.array([100, 95, 89, 120, 109]))
     array([False, False,  True, False,  True])
-    >>> clock.watermark() == MIN_TIME    # partition 1 has shown nothing
-    True
-    >>> clock.finish(1); clock.watermark()
-    110
+    >>> clock.advance()    # partition 1 has shown nothing
+    False
+    >>> clock.finish(1)
+    >>> clock.advance(), clock.reached
+    (True, 110)
     """
 
     # configuration
     partitions: Iterable[int]
     delay: int
+    # rebuilt on restart
+    finished: set[int] = field(default_factory=set)
+    idle: set[int] = field(default_factory=set)
     # checkpointed
     highest: dict[int, int] = field(default_factory=dict)
-    finished: set[int] = field(default_factory=set)
+    reached: int = MIN_TIME
 
     def __post_init__(self) -> None:
         self.highest = dict.fromkeys(self.partitions, MIN_TIME) | self.highest
 
     def observe(self, partition: int, times: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-        """Advance by the next rows of a partition, (n,) int64 in offset order; True marks the late ones."""
+        """Advance by the next rows of a partition, (n,) int64 in offset order; True marks the late ones.
+
+        A partition that comes back from idleness may lie behind what the source has promised; only then does `reached`
+        decide.
+        """
         if not len(times):
             return np.zeros(0, np.bool_)
         running = np.maximum(np.maximum.accumulate(times), self.highest[partition])
         self.highest[partition] = int(running[-1])
-        return times < running - self.delay
+        return (times < running - self.delay) | (times < self.reached)
 
     def finish(self, partition: int) -> None:
         """No row of this partition will come any more."""
@@ -104,6 +112,14 @@ class SourceClock:
         highest = self.highest[partition]
         return highest if highest == MIN_TIME else max(MIN_TIME, highest - self.delay)
 
-    def watermark(self) -> int:
-        """The least watermark of the partitions; MAX_TIME when all have finished."""
-        return min((self.partition_watermark(p) for p in self.highest), default=MAX_TIME)
+    def advance(self) -> bool:
+        """Move `reached`, the source's watermark, to the least of its partitions'; whether it moved.
+
+        Idle partitions hold nothing up; if all are idle, the one furthest on leads. MAX_TIME when all have finished.
+        """
+        open_ones = {p: self.partition_watermark(p) for p in self.highest if p not in self.finished}
+        active = [watermark for p, watermark in open_ones.items() if p not in self.idle]
+        before = self.reached
+        furthest = max(open_ones.values(), default=MAX_TIME)
+        self.reached = max(before, min(active, default=furthest))
+        return self.reached > before

@@ -18,7 +18,7 @@ def feed(graph: Graph, intakes: Sequence[Intake], max_rows: int, wait: timedelta
     rows that wait for it. If nothing has come, the last source asked waits for rows, at most `wait`.
     """
     taken = 0
-    waiting = sorted((i for i in intakes if not i.finished), key=lambda i: i.clock.watermark())
+    waiting = sorted((i for i in intakes if not i.finished), key=lambda i: i.times.reached)
     for turn, intake in enumerate(waiting, start=1):
         last = turn == len(waiting)
         rows = intake.poll(graph, max_rows, wait if last and not taken else timedelta(0))

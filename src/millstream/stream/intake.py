@@ -7,6 +7,7 @@ from datetime import timedelta
 import numpy as np
 import pyarrow as pa
 
+from millstream.clock import Clock, SystemClock
 from millstream.errors import SchemaError
 from millstream.stream.event_time import MIN_TIME, SourceClock, to_microseconds
 from millstream.stream.frame import Batch
@@ -26,14 +27,23 @@ class Intake:
         source: Source,
         reader: Reader,
         *,
+        idle: timedelta | None = None,
+        clock: Clock | None = None,
         highest: dict[int, int] | None = None,
+        reached: int = MIN_TIME,
         counts: SourceCounts | None = None,
     ) -> None:
+        # configuration
         self.source = source
+        self._idle = None if idle is None else idle.total_seconds()
+        self._clock = clock or SystemClock()
+        # rebuilt on restart
         self.reader = reader
-        self.clock = SourceClock(reader.partitions, source.delay or 0, highest or {})
-        self.counts = counts or SourceCounts()
         self._told = MIN_TIME
+        self._seen = dict.fromkeys(reader.partitions, self._clock.monotonic())
+        # checkpointed
+        self.times = SourceClock(reader.partitions, source.delay or 0, highest=highest or {}, reached=reached)
+        self.counts = counts or SourceCounts()
 
     @property
     def finished(self) -> bool:
@@ -41,20 +51,34 @@ class Intake:
 
     def poll(self, graph: Graph, limit: int, timeout: timedelta) -> int:
         """Take in what has come, at most about `limit` rows; returns how many."""
-        order = sorted(self.reader.partitions, key=self.clock.partition_watermark)
+        order = sorted(self.reader.partitions, key=self.times.partition_watermark)
         chunks = self.reader.poll(limit, timeout, order)
         for chunk in chunks:
             self._take_in(graph, chunk)
+            self._seen[chunk.partition] = self._clock.monotonic()
         return sum(len(chunk.offsets) for chunk in chunks)
 
     def tell_watermark(self, graph: Graph) -> None:
         """Hand the source's watermark to the graph if it has moved."""
         for partition in self.reader.finished:
-            self.clock.finish(partition)
-        watermark = self.clock.watermark()
-        if watermark > self._told:
-            self._told = watermark
-            graph.watermark(self.source, watermark)
+            self.times.finish(partition)
+        if self._idle is not None:
+            self._look_for_idle(self._idle)
+        self.times.advance()
+        if self.times.reached > self._told:
+            self._told = self.times.reached
+            graph.watermark(self.source, self._told)
+
+    def _look_for_idle(self, after: float) -> None:
+        """A partition is idle when nothing has come for `after` seconds and nothing waits to be read."""
+        now = self._clock.monotonic()
+        quiet = {p for p, seen in self._seen.items() if now - seen > after}
+        self.times.idle &= quiet
+        new = quiet - self.times.idle
+        if new:
+            idle = new & self.reader.caught_up()
+            self.times.idle |= idle
+            self._seen |= dict.fromkeys(new - idle, now)
 
     def _take_in(self, graph: Graph, chunk: Chunk) -> None:
         source = self.source
@@ -63,7 +87,7 @@ class Intake:
         except SchemaError as error:
             where = f"partition {chunk.partition}, offsets {chunk.offsets[0]} to {chunk.offsets[-1]}"
             raise SchemaError(f"source {source.name!r}, {where}: {error}") from error
-        late = self.clock.observe(chunk.partition, times)
+        late = self.times.observe(chunk.partition, times)
         batch = _batch(chunk, times)
         on_time = batch.keep(~late)
         used = graph.push(source, on_time) if len(on_time) else 0

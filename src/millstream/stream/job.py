@@ -15,6 +15,7 @@ from enum import StrEnum
 
 import pyarrow as pa
 
+from millstream.clock import Clock
 from millstream.errors import CheckpointError
 from millstream.stream.checkpoint import Checkpoints, Manifest, Restored, SinkState, SourceState
 from millstream.stream.feed import feed
@@ -55,6 +56,7 @@ class Job:
         checkpoints: Checkpoints | None,
         *,
         write_ahead: bool,
+        clock: Clock,
         monitor: Monitor,
     ) -> None:
         # configuration
@@ -64,6 +66,7 @@ class Job:
         self._bindings = bindings
         self._checkpoints = checkpoints
         self._write_ahead = write_ahead
+        self._clock = clock
         self._monitor = monitor
         self._fingerprint = _fingerprint(self._plans)
         # rebuilt on restart
@@ -85,9 +88,23 @@ class Job:
             self._check_fresh()
         states = {} if restored is None else restored.manifest.sources
         for source in sources(*self._plans):
-            self._intakes.append(_intake(source, self._bindings[source], states.get(source.name)))
+            self._intakes.append(self._intake(source, states.get(source.name)))
         if restored is not None:
             self._recover(restored)
+
+    def _intake(self, source: Source, state: SourceState | None) -> Intake:
+        binding = self._bindings[source]
+        if state is None:
+            return Intake(source, binding.open(source, None, None), idle=binding.idle, clock=self._clock)
+        return Intake(
+            source,
+            binding.open(source, state.positions, state.ends),
+            idle=binding.idle,
+            clock=self._clock,
+            highest=state.highest,
+            reached=state.reached,
+            counts=SourceCounts(state.rows_in, state.used, state.late),
+        )
 
     def round(self, max_rows: int, wait: timedelta) -> None:
         """Take in what has come and, where rows needn't wait for a barrier, publish what came out."""
@@ -236,19 +253,12 @@ class Job:
         self._monitor(Moment.RESTORED, restored.manifest.number)
 
 
-def _intake(source: Source, binding: Binding, state: SourceState | None) -> Intake:
-    if state is None:
-        return Intake(source, binding.open(source, None, None))
-    counts = SourceCounts(state.rows_in, state.used, state.late)
-    reader = binding.open(source, state.positions, state.ends)
-    return Intake(source, reader, highest=state.highest, counts=counts)
-
-
 def _state(intake: Intake) -> SourceState:
     counts = intake.counts
     return SourceState(
         positions=dict(intake.reader.positions),
-        highest=dict(intake.clock.highest),
+        highest=dict(intake.times.highest),
+        reached=intake.times.reached,
         ends=None if intake.reader.ends is None else dict(intake.reader.ends),
         rows_in=counts.rows_in,
         used=counts.used,

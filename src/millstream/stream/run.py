@@ -72,6 +72,7 @@ def run(
                 bindings,
                 checkpoints,
                 write_ahead=checkpoints is not None and delivery == "exactly-once",
+                clock=clock,
                 monitor=monitor or (lambda moment, number: None),
             )
             try:

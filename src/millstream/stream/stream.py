@@ -35,6 +35,7 @@ def as_stream(
     delay: timedelta | None = None,
     name: str | None = None,
     bounded: bool | None = None,
+    idle: timedelta | None = None,
 ) -> Stream:
     """Rows in event time.
 
@@ -45,6 +46,8 @@ def as_stream(
     taken in event-time order and nothing in it is late; the rows of a topic need one.
     name: what reports, checkpoints and plans call the source; a topic's own name if left out, else "table".
     bounded: True stops a topic at the end it has when the job first starts, and a restart keeps that end.
+    idle: a partition of a live topic that shows nothing for so long holds no window up any more. When rows come back in
+    it, those behind what has been concluded without it are late, so live and replay may then differ; None waits.
 
     >>> from millstream.stream import mean
     >>> readings = pa.table({"at": [0, 1_000_000, 61_000_000], "room": ["hall"] * 3, "temp": [20.0, 22.0, 25.0]})
@@ -57,7 +60,7 @@ def as_stream(
     if delay is not None and not isinstance(delay, timedelta):
         raise PlanError(f"as_stream: delay={delay!r}; expected a timedelta, such as timedelta(seconds=5)")
     late_after = None if delay is None else microseconds(delay)
-    schema, binding = _bound(source, bounded)
+    schema, binding = _bound(source, bounded, idle)
     if late_after is None and not isinstance(binding, TableBinding):
         raise PlanError(
             "as_stream: the rows of a topic need delay=, the disorder to allow; timedelta(0) allows none"
@@ -66,15 +69,19 @@ def as_stream(
         raise PlanError(
             f"as_stream: bounded=False, but a {type(source).__name__} has an end; leave bounded out"
         )
+    if idle is not None:
+        positive(idle, "idle")
+        if binding.bounded:
+            raise PlanError("as_stream: idle= is for live topics; a source with an end waits for its rows")
     own_name = source.name if isinstance(source, Topic) else "table"
     node = Source(name or own_name, schema.remove_metadata(), event_time, late_after)
     return Stream(node, {node: binding})
 
 
-def _bound(source: object, bounded: bool | None) -> tuple[pa.Schema, Binding]:
+def _bound(source: object, bounded: bool | None, idle: timedelta | None) -> tuple[pa.Schema, Binding]:
     """The columns of a source as a user sees them, and what opens it."""
     if isinstance(source, Topic):
-        return source.schema, TopicBinding(source, bool(bounded))
+        return source.schema, TopicBinding(source, bool(bounded), idle)
     if isinstance(source, pa.Table):
         return source.schema, TableBinding(source)
     if isinstance(source, Dataset):

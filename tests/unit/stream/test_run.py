@@ -326,3 +326,40 @@ def test_a_row_that_the_sink_has_no_form_for_is_an_error_before_it_is_promised(
         with pytest.raises(SchemaError, match="'x' holds NaN"):
             ms.run(stream.to(topic), **where)
     assert topic.end_offsets() == [100]
+
+
+def test_an_idle_partition_holds_no_window_up(log: Log, tmp_path: Path) -> None:
+    """Until rows come back in it: behind the watermark they are late, and they stay late after a restart."""
+    topic = log.create_topic("half_idle", partitions=2, schema=ROWS.schema)
+    clock = ManualClock()
+
+    def rows(partition: int, *at: int) -> None:
+        columns = {"at": list(at), "x": [1.0] * len(at), "partition": [partition] * len(at)}
+        topic.append(pa.table(columns), partition="partition")
+
+    def run_until(rows_in: int, seconds: int) -> ms.JobReport:
+        """Take in what is there, let the seconds pass, and stop half a second later."""
+        stream = ms.as_stream(topic, event_time="at", delay=10 * US, idle=timedelta(seconds=30))
+        counted = stream.window(ms.Tumbling(100 * US)).aggregate(n=ms.count())
+        stop = threading.Event()
+
+        def monitor(moment: ms.Moment, number: int) -> None:
+            if moment is ms.Moment.ROWS:
+                clock.advance(timedelta(seconds=seconds))
+                threading.Timer(0.5, stop.set).start()
+
+        outputs = [counted.to(tmp_path / "windows"), stream.late.to(tmp_path / "late")]
+        report = ms.run(
+            *outputs, job="idle", checkpoint=tmp_path / "state", clock=clock, stop=stop, monitor=monitor
+        )
+        assert report.rows_in == rows_in
+        return report
+
+    rows(0, 50, 150, 250)
+    assert run_until(3, seconds=1).rows_out[str(tmp_path / "windows")] == 0
+    rows(0, 251)
+    assert run_until(4, seconds=31).rows_out[str(tmp_path / "windows")] == 2
+    rows(1, 60, 260)
+    assert run_until(6, seconds=1).sources["half_idle"].late == 1
+    assert files(tmp_path / "late")["at"].to_pylist() == [60]
+    assert files(tmp_path / "windows")["n"].to_pylist() == [1, 1]

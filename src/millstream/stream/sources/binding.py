@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 
 import pyarrow as pa
@@ -27,6 +28,11 @@ class Binding(Protocol):
         """Whether the source ends."""
         ...
 
+    @property
+    def idle(self) -> timedelta | None:
+        """After how long without a row a partition holds nothing up; None waits for ever, as replays do."""
+        ...
+
     def open(
         self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
     ) -> Reader:
@@ -40,6 +46,7 @@ class TableBinding:
 
     table: pa.Table
     bounded = True
+    idle = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TableBinding) and other.table is self.table
@@ -57,6 +64,7 @@ class ReplayBinding:
 
     dataset: Dataset
     bounded = True
+    idle = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, ReplayBinding) and other.dataset is self.dataset

@@ -60,6 +60,9 @@ class TableReader:
         rows = table.slice(start, stop - start).combine_chunks().to_batches()[0]
         return [Chunk(partition, offsets[start:stop], rows)]
 
+    def caught_up(self) -> set[int]:
+        return self.finished
+
     def close(self) -> None:
         """Nothing to let go of."""
 

@@ -25,6 +25,7 @@ class TopicReader:
         positions: Mapping[int, int] | None,
         ends: Mapping[int, int] | None,
     ) -> None:
+        self._topic = topic
         self._schema = schema
         self._positions = dict.fromkeys(range(topic.n_partitions), 0) | dict(positions or {})
         self._ends = None if ends is None else dict(ends)
@@ -60,6 +61,10 @@ class TopicReader:
                 chunks.append(Chunk(chunk.partition, offsets, rows.select(self._schema.names)))
         return chunks
 
+    def caught_up(self) -> set[int]:
+        ends = self._topic.end_offsets()
+        return {p for p, position in self._positions.items() if position >= ends[p]}
+
     def close(self) -> None:
         self._consumer.close()
 
@@ -70,6 +75,7 @@ class TopicBinding:
 
     topic: Topic
     bounded: bool
+    idle: timedelta | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, TopicBinding) and (other.topic.name, other.bounded) == (
