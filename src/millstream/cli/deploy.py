@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from .console import output, progress
-from .models import RegistryPath
+from .models import RegistryPath, existing
 from .score import score
 
 __all__ = ["app"]
@@ -38,7 +38,7 @@ def database(
     """Score a table of a database; all predictions appear in one transaction."""
     import millstream as ms
 
-    version = ms.Registry(registry).get(reference)
+    version = existing(registry).get(reference)
     with progress() as tell:
         scorer = ms.DatabaseScorer(
             version,
@@ -75,7 +75,7 @@ def stream(
     """Score a topic into another, exactly once, until Ctrl-C."""
     import millstream as ms
 
-    opened = ms.Registry(registry)
+    opened = existing(registry)
     with ms.Log(log) as events:
         rows = ms.as_stream(
             events[source], event_time=event_time, delay=timedelta(seconds=delay), bounded=bounded or None
@@ -106,6 +106,6 @@ def edge(
     import millstream as ms
 
     latency = None if max_latency_ms is None else timedelta(milliseconds=max_latency_ms)
-    version = ms.Registry(registry).get(reference)
+    version = existing(registry).get(reference)
     report = ms.EdgeBundle(version, max_bytes=max_bytes, max_latency=latency).write(to)
     output.print(f"{to}: {report.size:,} bytes, {report.row_median * 1e6:.0f} µs a row")

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from millstream.errors import InputError
+
 from .console import output, table
 
-__all__ = ["RegistryPath", "app"]
+__all__ = ["RegistryPath", "app", "existing"]
 
 RegistryPath = Annotated[
     Path, typer.Option("--registry", envvar="MILLSTREAM_REGISTRY", help="Folder of the registry.")
 ]
+
+if TYPE_CHECKING:
+    from millstream.models import Registry
+
+
+def existing(registry: Path) -> Registry:
+    """The registry in that folder; a folder without one is refused, not filled."""
+    import millstream as ms
+
+    if not (registry / "registry.db").is_file():
+        raise InputError(
+            f"no registry in {registry}: expected a folder that holds registry.db; "
+            "pass --registry DIR, or make one with: millstream train DATA --name NAME"
+        )
+    return ms.Registry(registry)
+
 
 app = typer.Typer(help="List, show and promote the models of a registry.", no_args_is_help=True)
 
@@ -21,9 +39,7 @@ app = typer.Typer(help="List, show and promote the models of a registry.", no_ar
 @app.command("list")
 def list_models(registry: RegistryPath = Path("models")) -> None:
     """Every model with its versions and aliases."""
-    import millstream as ms
-
-    opened = ms.Registry(registry)
+    opened = existing(registry)
     rows = []
     for name in opened.models():
         aliases = opened.aliases(name)
@@ -40,10 +56,9 @@ def show(
     registry: RegistryPath = Path("models"),
 ) -> None:
     """Signature, lineage, parity and deployments of one version."""
-    import millstream as ms
     from millstream.models import flat_schema
 
-    opened = ms.Registry(registry)
+    opened = existing(registry)
     version = opened.get(reference)
     output.print(f"{version.name} version {version.number}, digest {version.digest}")
     output.print(f"in {version.path}")
@@ -81,9 +96,7 @@ def promote(
     registry: RegistryPath = Path("models"),
 ) -> None:
     """Point an alias to a version."""
-    import millstream as ms
-
-    opened = ms.Registry(registry)
+    opened = existing(registry)
     if expect is None:
         opened.promote(name, number, alias)
     else:
@@ -98,8 +111,6 @@ def history(
     registry: RegistryPath = Path("models"),
 ) -> None:
     """Where an alias has pointed, and since when."""
-    import millstream as ms
-
-    changes = ms.Registry(registry).history(name, alias)
+    changes = existing(registry).history(name, alias)
     rows = ((change.at, change.previous or "", change.number) for change in changes)
     table(f"{name}@{alias}", ("at", "from", "to"), rows)

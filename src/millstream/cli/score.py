@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import output, progress
-from .models import RegistryPath
+from .models import RegistryPath, existing
 
 __all__ = ["score"]
 
@@ -22,7 +22,7 @@ def score(
     """Score a Parquet file and write rows and predictions as Parquet. Killed and called again, it goes on."""
     import millstream as ms
 
-    version = ms.Registry(registry).get(reference)
+    version = existing(registry).get(reference)
     with progress() as tell:
         report = ms.BatchJob(
             version,

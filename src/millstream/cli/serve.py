@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .console import output
-from .models import RegistryPath
+from .models import RegistryPath, existing
 
 __all__ = ["serve"]
 
@@ -24,7 +24,7 @@ def serve(
     """
     import millstream as ms
 
-    version = ms.Registry(registry).get(reference)
+    version = existing(registry).get(reference)
     server = ms.ModelServer(version)
     output.print(f"serving {version.name} version {version.number} on 127.0.0.1:{port}; Ctrl-C stops")
     server.serve(port=port)

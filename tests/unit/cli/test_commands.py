@@ -136,6 +136,7 @@ def test_batch_database_and_edge_agree(trained):
     [
         (["models", "show", "nothing@production"], 1, "UnknownModel"),
         (["models", "show", "nothing"], 1, "names no version"),
+        (["models", "list", "--registry", "elsewhere"], 1, "no registry in elsewhere"),
         (["train", "missing.parquet", "--target", "y"], 1, "missing.parquet"),
         (["train", "rides.parquet"], 2, "--target"),
         (["train", "rides.parquet", "--target", "tips"], 1, "tips"),

@@ -148,6 +148,7 @@ def _by_hour(axes: Axes, evidence: Evidence) -> None:
     predicted = np.bincount(index, evidence.score) / rows
     axes.bar(hours[keep], actual[keep], color=FAINT, label="arrived over 15 min late")
     axes.plot(hours[keep], predicted[keep], color=STREAM, marker="o", markersize=3, label="mean prediction")
+    axes.set_xticks(range(int(hours[keep].min()), 24, 3))
     axes.set(xlabel="scheduled hour of departure, local", ylabel="share of flights")
     axes.legend(frameon=False, loc="upper left")
 
@@ -171,7 +172,7 @@ def _parity(axes: Axes, figures: Mapping[str, Any]) -> None:
     axes.set_xscale("log")
     axes.set_xlim(floor, 1e-5)
     axes.axvline(1e-6, color=PLAIN, linestyle="--", linewidth=1)
-    axes.text(1e-6, len(names) - 0.4, " bound", color=PLAIN, fontsize=8)
+    axes.text(1e-6, -0.45, " bound", color=PLAIN, fontsize=8)
     axes.set_xlabel("largest absolute difference of a probability")
     axes.invert_yaxis()
 
