@@ -52,8 +52,10 @@ def start(checkpoint: Path, temporary: Path, pause: float) -> subprocess.Popen[s
     )
 
 
-def undisturbed(tmp_path: Path) -> str:
-    out, err = start(tmp_path / "undisturbed.npz", tmp_path / "tmp", pause=0).communicate(timeout=60)
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("undisturbed")
+    out, err = start(path / "fit.npz", path / "tmp", pause=0).communicate(timeout=60)
     assert "w " in out, err
     return out.splitlines()[-1]
 
@@ -66,7 +68,7 @@ def wait_for_step(process: subprocess.Popen[str], step: int) -> None:
     raise AssertionError(f"ended before step {step}: {process.stderr.read() if process.stderr else ''}")
 
 
-def test_interrupted_it_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_interrupted_it_ends_at_once_and_leaves_nothing_behind(undisturbed: str, tmp_path: Path) -> None:
     process = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0.02)
     wait_for_step(process, 2)
     started = time.monotonic()
@@ -79,11 +81,11 @@ def test_interrupted_it_ends_at_once_and_leaves_nothing_behind(tmp_path: Path) -
     assert [file.name for file in tmp_path.iterdir() if file.is_file()] == ["fit.npz"]
     out, err = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0).communicate(timeout=60)
     assert int(out.splitlines()[0]) >= 3, err
-    assert out.splitlines()[-1] == undisturbed(tmp_path)
+    assert out.splitlines()[-1] == undisturbed
 
 
 @pytest.mark.parametrize("step", np.random.default_rng(5).integers(1, 30, 3))
-def test_killed_it_is_taken_up_to_the_same_bits(step: int, tmp_path: Path) -> None:
+def test_killed_it_is_taken_up_to_the_same_bits(step: int, undisturbed: str, tmp_path: Path) -> None:
     process = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0.002)
     wait_for_step(process, step)
     process.kill()
@@ -91,4 +93,4 @@ def test_killed_it_is_taken_up_to_the_same_bits(step: int, tmp_path: Path) -> No
     assert list((tmp_path / "tmp").iterdir()) == []  # not even then is the row-major copy left
     out, err = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0).communicate(timeout=60)
     assert int(out.splitlines()[0]) > step, err
-    assert out.splitlines()[-1] == undisturbed(tmp_path)
+    assert out.splitlines()[-1] == undisturbed
