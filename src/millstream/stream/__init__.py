@@ -8,7 +8,7 @@ plan; operators (frames in, frames out, no I/O); the graph; sources, sinks and c
 from __future__ import annotations
 
 from millstream.stream.aggregates import Aggregate, count, max, mean, min, sum
-from millstream.stream.job import Moment
+from millstream.stream.job import Moment, Monitor
 from millstream.stream.predictor import Predictor
 from millstream.stream.report import Ending, JobReport, SourceCounts
 from millstream.stream.run import run
@@ -21,6 +21,7 @@ __all__ = [
     "JobReport",
     "KeyedStream",
     "Moment",
+    "Monitor",
     "Output",
     "Predictor",
     "SourceCounts",

@@ -88,7 +88,7 @@ class Intake:
             where = f"partition {chunk.partition}, offsets {chunk.offsets[0]} to {chunk.offsets[-1]}"
             raise SchemaError(f"source {source.name!r}, {where}: {error}") from error
         late = self.times.observe(chunk.partition, times)
-        batch = _batch(chunk, times)
+        batch = _batch(chunk, source.schema, times)
         on_time = batch.keep(~late)
         used = graph.push(source, on_time) if len(on_time) else 0
         if late.any():
@@ -96,6 +96,6 @@ class Intake:
         self.counts = self.counts.plus(rows_in=len(batch), used=used, late=int(late.sum()))
 
 
-def _batch(chunk: Chunk, times: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
-    rows: pa.RecordBatch = chunk.rows
+def _batch(chunk: Chunk, schema: pa.Schema, times: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Batch:
+    rows = pa.RecordBatch.from_arrays([chunk.rows.column(name) for name in schema.names], schema=schema)
     return Batch(rows, times, np.full(len(times), chunk.partition, np.int32), chunk.offsets)

@@ -74,8 +74,13 @@ def as_stream(
         if binding.bounded:
             raise PlanError("as_stream: idle= is for live topics; a source with an end waits for its rows")
     own_name = source.name if isinstance(source, Topic) else "table"
-    node = Source(name or own_name, schema.remove_metadata(), event_time, late_after)
+    node = Source(name or own_name, _plain(schema), event_time, late_after)
     return Stream(node, {node: binding})
+
+
+def _plain(schema: pa.Schema) -> pa.Schema:
+    """Names and types alone, so that a live topic, its replay and a table of the same columns have one schema."""
+    return pa.schema([pa.field(field.name, field.type) for field in schema])
 
 
 def _bound(source: object, bounded: bool | None, idle: timedelta | None) -> tuple[pa.Schema, Binding]:

@@ -170,3 +170,27 @@ def test_every_row_is_used_late_or_filtered() -> None:
     taken = {n for n in range(100) if n % 2 == 0 or n % 3 == 0}
     assert (intake.counts.rows_in, intake.counts.used, intake.counts.late) == (102, len(taken), 2)
     assert intake.counts.filtered == 100 - len(taken)
+
+
+def test_columns_that_may_not_be_null_and_metadata_make_no_other_plan() -> None:
+    strict = pa.schema(
+        [pa.field("at", pa.int64(), nullable=False), pa.field("k", pa.string(), metadata={"a": "b"})]
+    )
+    table = pa.table({"at": [1, 2], "k": ["a", "b"]}).cast(strict)
+    loose = pa.table({"at": [1, 2], "k": ["a", "b"]})
+    assert stream(table).plan == stream(loose).plan
+    assert hash(stream(table).plan) == hash(stream(loose).plan)
+    joined = stream(table).lookback(stream(loose, name="b"), on="k", over=10 * US, n=ms.count())
+    kept = joined.map_batches(lambda rows: rows, joined.schema).filter(lambda rows: pc.equal(rows["n"], 1))
+    assert kept.collect()["n"].to_pylist() == [1, 1]
+
+
+def test_no_rows_give_no_rows() -> None:
+    empty = ROWS.slice(0, 0)
+    plan = stream(empty).lookback(
+        stream(empty, name="b"), on="key", over=10 * US, n=ms.count(), s=ms.sum("x")
+    )
+    assert plan.collect().schema == plan.schema
+    assert len(plan.collect()) == 0
+    windows = stream(empty).key_by("key").window(ms.Tumbling(10 * US)).aggregate(n=ms.count())
+    assert len(windows.collect()) == 0

@@ -70,13 +70,14 @@ class PredictOperator(Operator):
         return (batch.with_rows(_checked(rows, self._schema, len(batch), label)),)
 
 
-def _checked(rows: object, schema: pa.Schema, n: int, label: str) -> pa.RecordBatch:
-    if not isinstance(rows, pa.RecordBatch) or rows.num_rows != n or not rows.schema.equals(schema):
+def _checked(rows: pa.RecordBatch, schema: pa.Schema, n: int, label: str) -> pa.RecordBatch:
+    fits = isinstance(rows, pa.RecordBatch) and rows.num_rows == n
+    if not fits or (rows.schema.names, rows.schema.types) != (schema.names, schema.types):
         raise SchemaError(
             f"{label} gave {_described(rows)}; expected a RecordBatch of {n} rows, one for each row in, with columns "
             f"{', '.join(f'{f.name} {f.type}' for f in schema)}"
         )
-    return rows
+    return pa.RecordBatch.from_arrays(rows.columns, schema=schema)
 
 
 def _described(value: object) -> str:

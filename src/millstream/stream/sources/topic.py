@@ -58,7 +58,7 @@ class TopicReader:
                 offsets, rows = offsets[:within], rows.slice(0, within)
             if len(offsets):
                 self._positions[chunk.partition] = int(offsets[-1]) + 1
-                chunks.append(Chunk(chunk.partition, offsets, rows.select(self._schema.names)))
+                chunks.append(Chunk(chunk.partition, offsets, rows))
         return chunks
 
     def caught_up(self) -> set[int]:
