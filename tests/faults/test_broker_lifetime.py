@@ -68,6 +68,37 @@ def test_the_broker_ends_with_its_starter(tmp_path, starter, ending):
     Store(tmp_path).close()
 
 
+@pytest.mark.parametrize("moment", [0.15, 0.3, 0.45, 0.6, 0.8, 1.1])
+def test_ctrl_c_while_it_starts_leaves_no_orphan(tmp_path, moment):
+    process = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(tmp_path)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    time.sleep(moment)
+    os.killpg(process.pid, signal.SIGINT)
+    process.wait(20)
+    deadline = time.monotonic() + 15
+    while serving(tmp_path):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    Store(tmp_path).close()
+
+
+def serving(directory):
+    """Broker processes of `directory`, whoever started them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue  # it ended while we looked
+        if b"millstream.log.broker" in words and str(directory).encode() in words:
+            found.append(int(path.parent.name))
+    return found
+
+
 def test_a_killed_broker_leaves_no_lock_and_is_started_again(tmp_path):
     with Log(tmp_path) as log:
         log.create_topic("t", format="bytes").publish(0, [b"a"])

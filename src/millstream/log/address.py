@@ -31,6 +31,9 @@ class Address(msgspec.Struct, frozen=True):
     def bootstrap(self) -> str:
         return f"{self.host}:{self.port}"
 
+    def __str__(self) -> str:
+        return self.bootstrap
+
 
 def find(directory: Path) -> Address | None:
     """The broker that serves `directory` now, or None."""

@@ -80,7 +80,7 @@ class Connection:
                 task.cancel()
             outcomes = await asyncio.gather(*tasks, return_exceptions=True)
             self._writer.close()
-            self._cancel_pending()
+            await self._drop_pending()
             _raise_bugs(outcomes)
 
     async def _read(self) -> None:
@@ -117,9 +117,11 @@ class Connection:
             async with asyncio.timeout(self._node.limits.frame_time.total_seconds()):
                 await self._writer.drain()
 
-    def _cancel_pending(self) -> None:
-        while not self._replies.empty():
-            self._replies.get_nowait()[1].cancel()
+    async def _drop_pending(self) -> None:
+        pending = [self._replies.get_nowait()[1] for _ in range(self._replies.qsize())]
+        for task in pending:
+            task.cancel()
+        await asyncio.gather(*pending, return_exceptions=True)
 
 
 def _raise_bugs(outcomes: Sequence[BaseException | None]) -> None:

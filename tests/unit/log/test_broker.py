@@ -3,6 +3,8 @@
 import io
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 
@@ -185,6 +187,24 @@ def test_topics_are_not_made_by_asking(log):
     producer.flush(10)
     assert errors[0] is not None
     assert "unasked" not in log
+
+
+def test_topics_are_made_by_asking_where_the_broker_was_told_so(tmp_path):
+    code = (
+        "import sys; from millstream.log import serve;"
+        "serve(sys.argv[1], auto_create=2, on_ready=lambda address: print(address, flush=True))"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True)
+    try:
+        producer = Producer({"bootstrap.servers": server.stdout.readline().strip()})
+        producer.produce("unasked", b"x")
+        assert producer.flush(20) == 0
+        with Log(tmp_path) as log:
+            assert sum(log["unasked"].end_offsets()) == 1
+            assert log["unasked"].n_partitions == 2
+    finally:
+        server.terminate()
+        server.communicate(timeout=20)
 
 
 @pytest.mark.parametrize(
