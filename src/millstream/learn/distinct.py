@@ -1,4 +1,4 @@
-"""The distinct values of columns, sorted: categories and classes, found in one read of the rows.
+"""The distinct values of columns of categories, sorted, found in one read of the rows.
 
 A null string is taken as the empty string, which is what the ONNX form of a model is fed for it.
 """
@@ -18,7 +18,7 @@ from millstream.data import Part
 from millstream.errors import InputError
 from millstream.parallel import Context, Done, Meta, Op
 
-__all__ = ["Distinct", "category_column"]
+__all__ = ["UNION", "Distinct", "category_column"]
 
 
 def _union(left: NDArray[Any], right: NDArray[Any]) -> NDArray[Any]:
@@ -62,8 +62,7 @@ def _finite(name: str, column: pa.Array) -> pa.Array:
 
 @dataclass(frozen=True)
 class Distinct:
-    """An algorithm of one step: ``Done.params[name]`` holds the sorted values of each column, as objects,
-    int64 or float64."""
+    """An algorithm of one step: ``Done.params[name]`` holds the sorted values of a column (objects, int64, float64)."""
 
     columns: tuple[str, ...]
     single_pass = True
@@ -88,38 +87,6 @@ class Distinct:
             values = pc.unique(column)
             found[name] = np.sort(values.to_numpy(zero_copy_only=False))
         return found
-
-    def update(self, state: Mapping[str, Any], statistic: Mapping[str, NDArray[Any]]) -> Done:
-        return Done(dict(statistic))
-
-
-@dataclass(frozen=True)
-class Labels:
-    """An algorithm of one step: ``Done.params["classes"]`` holds the sorted labels of the target."""
-
-    single_pass = True
-    combine = {"classes": UNION}  # noqa: RUF012
-
-    def init(self, meta: Meta, rng: np.random.Generator) -> dict[str, Any]:
-        if meta.schema.target is None:
-            raise InputError(
-                f"no column of {list(meta.schema.names)} is the target; "
-                "name it: dataset.with_roles(target='late')"
-            )
-        return {"target": meta.schema.target}
-
-    def local(self, params: Mapping[str, Any], part: Part, ctx: Context) -> dict[str, NDArray[Any]]:
-        name = str(params["target"])
-        column = part.to_table([name])[name]
-        if column.null_count:
-            raise InputError(f"target {name!r} has {column.null_count} nulls; drop those rows, or fill them")
-        classes = np.unique(column.to_numpy())
-        if classes.dtype.kind == "f" and not np.all(classes == np.floor(classes)):
-            value = classes[classes != np.floor(classes)][0]
-            raise InputError(
-                f"target {name!r} holds {value}; a classifier learns classes: compare it with a threshold first"
-            )
-        return {"classes": classes}
 
     def update(self, state: Mapping[str, Any], statistic: Mapping[str, NDArray[Any]]) -> Done:
         return Done(dict(statistic))

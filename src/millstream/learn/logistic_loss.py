@@ -44,7 +44,9 @@ def scores(X: Array, coefficients: Array) -> Array:
 
 def sigmoid_pair(score: Array) -> Array:
     """``(rows,)`` scores to ``(rows, 2)`` probabilities; each for itself, since ``1 - p`` would lose a small one."""
-    return np.stack([expit(-score), expit(score)], axis=1)
+    with np.errstate(over="ignore"):  # the inverse of infinity is the 0 that is meant
+        result: Array = 1.0 / (1.0 + np.exp(np.stack([score, -score], axis=1)))
+    return result
 
 
 def softmax(score: Array) -> Array:

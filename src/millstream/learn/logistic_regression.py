@@ -15,7 +15,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 
 from millstream.data import Dataset, from_numpy
 from millstream.errors import InputError
-from millstream.learn.distinct import Labels
+from millstream.learn.labels import Labels
 from millstream.learn.logistic_loss import scores, sigmoid_pair, softmax
 from millstream.learn.newton import Newton
 from millstream.learn.onnx_form import classifier_outputs, onnx_form
@@ -160,7 +160,10 @@ def _form(model: LogisticRegression, graph: Graph, rows: GraphRows) -> Mapping[s
     if len(model.classes_) > 2:
         number = graph.op("ArgMax", score, axis=1, keepdims=0)
         return classifier_outputs(graph, model.classes_, number, graph.op("Softmax", score, axis=1))
-    both = graph.op("Concat", graph.op("Neg", score), score, axis=1)
+    # 1 / (1 + exp(-score)) and not Sigmoid, which in ONNX Runtime is 1e-3 off at -30 and 0 at -40.
+    ones = graph.constant(np.ones(2))
+    inverse = graph.op("Exp", graph.op("Concat", score, graph.op("Neg", score), axis=1))
+    probability = graph.op("Div", ones, graph.op("Add", inverse, ones))
     positive = graph.op("Cast", graph.op("Greater", score, graph.constant(np.zeros(1))), to=int64)
     number = graph.op("Reshape", positive, graph.constant(np.array([-1])))
-    return classifier_outputs(graph, model.classes_, number, graph.op("Sigmoid", both))
+    return classifier_outputs(graph, model.classes_, number, probability)

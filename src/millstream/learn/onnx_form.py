@@ -12,8 +12,8 @@ Outputs::
     clusterer     label [N]    int64
     transformer   features [N, n_out]
 
-Operators used: Add, ArgMax, ArgMin, Cast, Concat (axis 1), Div, Equal (strings, doubles), Gather (of classes, axis 0;
-of one column of an array, axis 1), Greater, Identity, IsNaN, MatMul, Neg, Reshape (to ``[N]``), Sigmoid, Softmax, Sub,
+Operators used: Add, ArgMax, ArgMin, Cast, Concat (axis 1), Div, Equal (strings, doubles), Exp, Gather (of classes, axis
+0; of one column of an array, axis 1), Greater, Identity, IsNaN, MatMul, Neg, Reshape (to ``[N]``), Softmax, Sub,
 Unsqueeze (axis 1), Where; of ``ai.onnx.ml`` OneHotEncoder on ``[N]`` (``zeros=0``: an unknown category is an error).
 Opset 19, ``ai.onnx.ml`` 3. ONNX Runtime on a CPU has every one of them for double.
 """
