@@ -6,7 +6,8 @@ predictions:
 
 - a scalar column stays as it is (``label``, ``prediction``);
 - ``probability`` of two classes becomes ``probability``, the probability of the second (positive) class;
-- any other matrix of width k becomes ``name_0 ... name_{k-1}``, in the order of its columns.
+- any other matrix of width k becomes ``name_0 ... name_{k-1}``, in the order of its columns;
+- a NaN is null, which databases, topics and JSON have.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from millstream.errors import InputError
 
@@ -46,12 +48,12 @@ def flat(batch: pa.RecordBatch | pa.Table) -> pa.RecordBatch:
         array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
         if not pa.types.is_fixed_size_list(field.type):
             names.append(field.name)
-            arrays.append(array)
+            arrays.append(_null_for_nan(array))
             continue
         matrix = array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), field.type.list_size)
         for name, index in flat_names(field):
             names.append(name)
-            arrays.append(pa.array(np.ascontiguousarray(matrix[:, index])))
+            arrays.append(_null_for_nan(pa.array(np.ascontiguousarray(matrix[:, index]))))
     return pa.RecordBatch.from_arrays(arrays, names=names)
 
 
@@ -80,6 +82,13 @@ def flat_names(field: pa.Field) -> list[tuple[str, int]]:
     if field.name == "probability" and width == 2:
         return [("probability", 1)]
     return [(f"{field.name}_{i}", i) for i in range(width)]
+
+
+def _null_for_nan(array: pa.Array) -> pa.Array:
+    if not pa.types.is_floating(array.type):
+        return array
+    nan = pc.is_nan(array)
+    return pc.if_else(nan, None, array) if pc.any(nan).as_py() else array
 
 
 def _arrow(array: np.ndarray) -> pa.Array:

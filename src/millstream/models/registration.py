@@ -1,9 +1,9 @@
 """From a fitted estimator and its data to a bundle.
 
 One pass over the data gives both the training distribution and the golden rows: rows evenly spaced from the
-first to the last, and for every feature with nulls the first row that has one, so that each target also
-answers for missing values. The golden outputs are those of the estimator's own methods, never of the exported
-graph.
+first to the last, and for every column with gaps (null or NaN) the first row that has one, so that each
+target also answers for missing values. The golden outputs are those of the estimator's own methods, never of
+the exported graph.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class _GoldenRows:
     def __init__(self, n_rows: int, wanted: int) -> None:
         self._wanted = np.unique(np.linspace(0, n_rows - 1, min(wanted, n_rows)).astype(np.int64))
         self._first_row = 0
-        self._nulls_seen: set[str] = set()
+        self._gaps_seen: set[str] = set()
         self._picked: list[pa.RecordBatch] = []
 
     def watch(self, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
@@ -94,9 +94,9 @@ class _GoldenRows:
         low, high = np.searchsorted(self._wanted, [self._first_row, self._first_row + batch.num_rows])
         rows = set((self._wanted[low:high] - self._first_row).tolist())
         for name, column in zip(batch.schema.names, batch.columns, strict=True):
-            if column.null_count and name not in self._nulls_seen:
-                self._nulls_seen.add(name)
-                rows.add(pc.index(column.is_null(), True).as_py())
+            if name not in self._gaps_seen and (gap := _first_gap(column)) is not None:
+                self._gaps_seen.add(name)
+                rows.add(gap)
         if rows:
             self._picked.append(batch.take(pa.array(sorted(rows))))
         self._first_row += batch.num_rows
@@ -104,6 +104,16 @@ class _GoldenRows:
     def batch(self, schema: pa.Schema) -> pa.RecordBatch:
         table = pa.Table.from_batches(self._picked, schema=schema).combine_chunks()
         return table.to_batches()[0]
+
+
+def _first_gap(column: pa.Array) -> int | None:
+    """The first row with a null or a NaN in a column or a matrix."""
+    is_matrix = pa.types.is_fixed_size_list(column.type)
+    width = column.type.list_size if is_matrix else 1
+    values = column.flatten() if is_matrix else column
+    missing = values.is_null(nan_is_null=pa.types.is_floating(values.type))
+    first = pc.index(missing, True).as_py()
+    return None if first < 0 else int(first) // width
 
 
 def _features(estimator: Any, data: Any) -> Dataset:

@@ -72,7 +72,7 @@ def test_an_expression_can_stand_in_a_query_of_ones_own(version, database, url, 
     import sqlalchemy as sa
 
     late = ms.DatabaseScorer(version, url, table="rides", into="answers").expression()["probability"]
-    query = sa.select(sa.func.count()).select_from(sa.table("rides")).where(late > 0.5)
+    query = sa.select(sa.func.count()).where(late > 0.5)
     engine = sa.create_engine(url)
     with engine.connect() as connection:
         assert connection.scalar(query) == sum(expected["label"].to_pylist())

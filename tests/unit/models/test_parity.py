@@ -71,6 +71,13 @@ def test_the_flat_form(width, names):
     assert flat(flat(batch)).equals(flat(batch))
 
 
+def test_a_nan_is_null_in_the_flat_form():
+    assert flat(to_batch({"prediction": np.array([np.nan, 1.0])})).to_pylist() == [
+        {"prediction": None},
+        {"prediction": 1.0},
+    ]
+
+
 def test_the_flat_form_keeps_a_slice():
     batch = to_batch({"features": np.arange(6.0).reshape(3, 2)})
     assert flat(batch.slice(1, 1)).to_pylist() == [{"features_0": 2.0, "features_1": 3.0}]
