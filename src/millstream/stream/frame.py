@@ -54,6 +54,17 @@ class Batch:
             None if self.source_row is None else self.source_row[index],
         )
 
+    def slice(self, start: int, stop: int) -> Batch:
+        """Rows `start` to `stop` - 1, without a copy."""
+        rows = slice(start, stop)
+        return Batch(
+            self.rows.slice(start, stop - start),
+            self.time[rows],
+            self.partition[rows],
+            self.offset[rows],
+            None if self.source_row is None else self.source_row[rows],
+        )
+
     def keep(self, mask: npt.NDArray[np.bool_]) -> Batch:
         """The rows where `mask` (n,) is True, in order."""
         if mask.all():

@@ -13,7 +13,8 @@ __all__ = ["PendingRows"]
 class PendingRows:
     """The left side of a two-input operator: rows not yet final.
 
-    The order of leaving is a function of the set of rows, so the output is a sequence no batching can change.
+    The order of leaving is a function of the set of rows, so the output is a sequence no batching can change. A batch
+    is sorted once, when it comes; what leaves is then a slice of it, so waiting rows cost nothing.
     """
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -24,19 +25,20 @@ class PendingRows:
         return sum(len(batch) for batch in self._batches)
 
     def add(self, batch: Batch) -> None:
-        self._batches.append(batch)
+        self._batches.append(_sorted(batch))
 
     def take_below(self, watermark: int) -> Batch | None:
         """The rows with time < watermark, sorted; None if there are none."""
-        if not any((batch.time < watermark).any() for batch in self._batches):
-            return None
-        rows = Batch.concat(self._batches)
-        final = rows.time < watermark
-        rest = rows.take(np.flatnonzero(~final))
-        self._batches = [rest] if len(rest) else []
-        index = np.flatnonzero(final)
-        order = np.lexsort((rows.offset[index], rows.partition[index], rows.time[index]))
-        return rows.take(index[order])
+        final: list[Batch] = []
+        waiting: list[Batch] = []
+        for batch in self._batches:
+            n = int(np.searchsorted(batch.time, watermark))
+            if n:
+                final.append(batch.slice(0, n))
+            if n < len(batch):
+                waiting.append(batch.slice(n, len(batch)) if n else batch)
+        self._batches = waiting
+        return _sorted(Batch.concat(final)) if final else None
 
     def snapshot(self) -> pa.Table:
         """The waiting rows, followed by their time, partition and offset."""
@@ -59,4 +61,10 @@ class PendingRows:
         for batch in table.to_batches():
             time, partition, offset = (np.array(column.to_numpy()) for column in batch.columns[n:])
             rows = pa.RecordBatch.from_arrays(batch.columns[:n], schema=self._schema)
-            self._batches.append(Batch(rows, time, partition, offset))
+            self.add(Batch(rows, time, partition, offset))
+
+
+def _sorted(batch: Batch) -> Batch:
+    """The rows in the order (time, partition, offset)."""
+    order = np.lexsort((batch.offset, batch.partition, batch.time))
+    return batch if (order[1:] > order[:-1]).all() else batch.take(order)
