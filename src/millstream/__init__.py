@@ -64,9 +64,9 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two l
         max as max,
         mean as mean,
         min as min,
-        run as run,
         sum as sum,
     )
+    from .stream.run import run as run
 
 __version__ = "0.1.0"
 
@@ -80,7 +80,8 @@ _PACKAGE_OF = {
         "log": "Log Topic read_topic",
         "models": "Registry Scorer",
         "parallel": "Bulk Done Fit Inline Step Threads fit",
-        "stream": "Stream Tumbling as_stream count max mean min run sum",
+        "stream": "Stream Tumbling as_stream count max mean min sum",
+        "stream.run": "run",
     }.items()
     for name in names.split()
 }
