@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 
 from millstream.errors import PlanError
 
-__all__ = ["KeySlots", "check_key"]
+__all__ = ["KeySlots", "check_key", "distinct"]
 
 Slots = npt.NDArray[np.int64]
 NO_SLOT = -1
@@ -62,10 +62,10 @@ class KeySlots:
         self._kinds = tuple(kinds)
         self._nulls = nulls
         self._codes: list[dict[object, int]] = [{} for _ in kinds]
-        self._pairs: list[dict[int, int]] = [{} for _ in kinds]
+        self._pairs: list[dict[int, int]] = [{} for _ in self._kinds[1:]]
 
     def __len__(self) -> int:
-        return len(self._pairs[-1]) if self._kinds else 1
+        return len(self._pairs[-1] if self._pairs else self._codes[0])
 
     def add(self, columns: Sequence[pa.Array]) -> Slots:
         """The slot (n,) of each row's key; a new key gets the next number."""
@@ -76,17 +76,17 @@ class KeySlots:
         return self._encode(columns, add=False)
 
     def _encode(self, columns: Sequence[pa.Array], *, add: bool) -> Slots:
-        slots: Slots = np.zeros(len(columns[0]) if columns else 0, np.int64)
-        for level, column in enumerate(columns):
+        slots = self._column_codes(0, columns[0], add=add)
+        for level, column in enumerate(columns[1:], start=1):
             codes = self._column_codes(level, column, add=add)
             packed = np.where((slots < 0) | (codes < 0), NO_SLOT, (slots << 32) | codes)
-            distinct, inverse = np.unique(packed, return_inverse=True)
-            known = self._pairs[level]
+            pairs, inverse = distinct(packed)
+            known = self._pairs[level - 1]
             numbers = [
                 NO_SLOT if p < 0 else known.setdefault(p, len(known)) if add else known.get(p, NO_SLOT)
-                for p in distinct.tolist()
+                for p in pairs.tolist()
             ]
-            slots = np.array(numbers, np.int64)[inverse] if numbers else slots
+            slots = np.array(numbers, np.int64)[inverse]
         return slots
 
     def _column_codes(self, level: int, column: pa.Array, *, add: bool) -> Slots:
@@ -100,20 +100,30 @@ class KeySlots:
             else known.get(value, NO_SLOT)
             for value in encoded.dictionary.to_pylist()
         ]
-        table = np.array(codes, np.int64)
-        index = np.asarray(encoded.indices.to_numpy(zero_copy_only=False), dtype=np.int64)
-        return table[index] if len(table) else index
+        coded: Slots = np.array(codes, np.int64)[encoded.indices.to_numpy(zero_copy_only=False)]
+        return coded
 
     def values(self, slots: Slots) -> list[pa.Array]:
         """The key columns (n,) of these slots, in the types of the keys."""
         columns: list[pa.Array] = []
         for level in reversed(range(len(self._kinds))):
-            pairs = np.fromiter(self._pairs[level], np.int64, len(self._pairs[level]))[slots]
-            slots = pairs >> 32
+            codes = slots
+            if level:
+                pairs = np.fromiter(self._pairs[level - 1], np.int64, len(self._pairs[level - 1]))[slots]
+                slots, codes = pairs >> 32, pairs & 0xFFFFFFFF
             kind = self._kinds[level]
             stored = pa.array(list(self._codes[level]), _stored_type(kind))
-            columns.append(stored.take(pa.array(pairs & 0xFFFFFFFF)).cast(kind))
+            columns.append(stored.take(pa.array(codes)).cast(kind))
         return columns[::-1]
+
+
+def distinct(numbers: Slots) -> tuple[Slots, Slots]:
+    """The distinct values of (n,) in order of appearance, and for each row which of them it is, (n,).
+
+    By hashing: a third of the time of ``np.unique``, which sorts.
+    """
+    encoded = pa.array(numbers).dictionary_encode()
+    return encoded.dictionary.to_numpy(), encoded.indices.to_numpy()
 
 
 def _stored_type(kind: pa.DataType) -> pa.DataType:

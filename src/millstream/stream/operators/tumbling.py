@@ -18,7 +18,7 @@ from millstream.stream.event_time import from_microseconds
 from millstream.stream.frame import Batch, Frame, Watermark
 from millstream.stream.operators.accumulators import accumulator
 from millstream.stream.operators.operator import Operator, Snapshot
-from millstream.stream.slots import KeySlots
+from millstream.stream.slots import KeySlots, distinct
 
 __all__ = ["TumblingOperator"]
 
@@ -54,17 +54,17 @@ class TumblingOperator(Operator):
 
     def _panes(self, window: Ints, slot: Ints) -> Ints:
         """The pane (n,) of each row; new ones are made."""
-        first = window.min()
-        packed = (window - first) * (len(self._slots) or 1) + slot
-        _, sample, inverse = np.unique(packed, return_index=True, return_inverse=True)
+        first, width = window.min(), len(self._slots) if self._keys else 1
+        packed, inverse = distinct((window - first) * width + slot)
+        windows, slots = packed // width + first, packed % width
         before = len(self._window)
         known = self._pane_of
-        pairs = zip(window[sample].tolist(), slot[sample].tolist(), strict=True)
+        pairs = zip(windows.tolist(), slots.tolist(), strict=True)
         numbers = np.array([known.setdefault(pair, len(known)) for pair in pairs], np.int64)
         new = numbers >= before
         if new.any():
-            self._window = np.concatenate([self._window, window[sample][new]])
-            self._slot = np.concatenate([self._slot, slot[sample][new]])
+            self._window = np.concatenate([self._window, windows[new]])
+            self._slot = np.concatenate([self._slot, slots[new]])
             for each in self._accumulators:
                 each.grow(len(self._window))
         panes: Ints = numbers[inverse]
