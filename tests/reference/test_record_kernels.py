@@ -52,3 +52,14 @@ def test_a_batch_cut_short_is_not_taken(cut):
     data = np.frombuffer(batch[:-cut], np.uint8)
     assert batch_spans(data, 0, 1 << 62, np.empty((4, 8), np.int64)) == (0, 0)
     assert not record_spans(data, HEADER_BYTES, len(data), 2, 0, 0, -1, np.empty((2, 6), np.int64))
+
+
+@pytest.mark.parametrize("field", [4, 5])  # key length, value length: a byte each behind length and deltas
+def test_a_key_or_value_that_runs_past_its_record_is_refused(field):
+    body = bytearray(encode([Record(0, 1, b"", b"value")])[HEADER_BYTES:])
+    array = np.frombuffer(bytes(body), np.uint8)
+    out = np.empty((1, 6), np.int64)
+    assert record_spans(array, 0, len(array), 1, 0, 0, -1, out)
+    body[field] = 40  # zigzag of 20
+    array = np.frombuffer(bytes(body) + bytes(100), np.uint8)
+    assert not record_spans(array, 0, len(body), 1, 0, 0, -1, out)

@@ -8,6 +8,7 @@ import pytest
 
 from millstream.errors import InputError, LogError, SchemaError, TopicExists, UnknownTopic
 from millstream.log import Log
+from millstream.log.record_batch import walk
 
 SECOND = timedelta(seconds=1)
 SCHEMA = pa.schema([("id", pa.int64()), ("page", pa.string()), ("at", pa.timestamp("us", "UTC"))])
@@ -175,3 +176,12 @@ def test_no_rows_are_no_records(log):
     assert topic.append(rows(0)) == 0
     assert topic.publish(0, []) == 0
     assert topic.end_offsets() == [0]
+
+
+def test_what_is_published_together_is_one_batch(log):
+    """Kept whole or not at all: that is why a failed publish leaves a prefix."""
+    topic = log.create_topic("one-batch", format="bytes")
+    for _ in range(5):
+        topic.publish(0, [b"%d" % i for i in range(3000)])
+    (segment,) = (log.directory / "topics" / "one-batch" / "0").glob("*.log")
+    assert [h.n_records for _, h in walk(memoryview(segment.read_bytes()))] == [3000] * 5
