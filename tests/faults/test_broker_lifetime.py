@@ -116,6 +116,8 @@ def test_without_a_broker_calls_fail_within_their_deadline(tmp_path):
         os.kill(log.broker.pid, signal.SIGKILL)
         with topic.consumer({0: 0}) as consumer, pytest.raises(BrokerUnavailable, match="is it running"):
             poll_until_error(consumer)
+        with pytest.raises(BrokerUnavailable, match="no answer from the broker"):
+            topic.publish(0, [b"a"])
 
 
 def poll_until_error(consumer):

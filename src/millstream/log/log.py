@@ -14,12 +14,15 @@ import pyarrow as pa
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
+from millstream.clock import SystemClock
 from millstream.errors import SchemaError, TopicExists, UnknownTopic
 from millstream.log.address import Address, find
 from millstream.log.child import Child, find_or_start
 from millstream.log.client import CALL_SECONDS, settings, translated
 from millstream.log.consumer import read_tail
+from millstream.log.direct import send_batch
 from millstream.log.producer import Producer, Row
+from millstream.log.record_batch import Record
 from millstream.log.schemas import SCHEMAS_TOPIC, TopicSchema
 from millstream.log.topic import Topic
 from millstream.log.topic_name import check_topic_name
@@ -167,10 +170,16 @@ class Log:
         with self._sending:
             return self._producer(whole=False).send(topic, rows, progress)
 
-    def send_whole(self, topic: str, rows: list[Row]) -> int:
-        """Send records of one partition as one batch, kept whole or not at all; see `Producer`."""
-        with self._sending:
-            return self._producer(whole=True).send(topic, rows)
+    def send_whole(self, topic: str, partition: int, rows: list[Row]) -> int:
+        """Send records to one partition in order; returns their number once all are durable. The embedded log keeps
+        them as one batch, whole or not at all; on a cluster librdkafka may cut them in two."""
+        if self.directory is None:
+            with self._sending:
+                return self._producer(whole=True).send(topic, rows)
+        now = SystemClock().now() // 1000
+        records = [Record(0, now, key, value, tuple(headers or ())) for _, key, value, headers in rows]
+        send_batch(self.bootstrap, topic, partition, records)
+        return len(records)
 
     def _producer(self, *, whole: bool) -> Producer:
         if whole not in self._producers:

@@ -32,8 +32,8 @@ _PROGRESS_EVERY = 8192
 class Producer:
     """One confluent-kafka producer, used by one thread at a time. Order is kept within a partition.
 
-    With ``whole=True`` every `send` of at most `WHOLE_ROWS` rows and `WHOLE_BYTES` goes out as one record batch, which
-    the log keeps whole or not at all: nothing leaves before the last row is in, since only the flush ends the wait.
+    With ``whole=True`` a `send` of at most `WHOLE_ROWS` rows and `WHOLE_BYTES` goes out as one record batch, but for
+    rows that meet the end of the flush before: one request is in flight at a time.
     """
 
     def __init__(self, bootstrap: str, *, whole: bool = False) -> None:
@@ -44,7 +44,7 @@ class Producer:
                 **{
                     "acks": "all",
                     "retries": 0,
-                    "max.in.flight.requests.per.connection": 5,
+                    "max.in.flight.requests.per.connection": 1 if whole else 5,
                     "linger.ms": 300_000 if whole else 5,
                     "batch.size": 4 * WHOLE_BYTES,
                     "batch.num.messages": 2 * WHOLE_ROWS,

@@ -143,7 +143,7 @@ class Topic:
         keys = [None] * len(values) if keys is None else keys
         marks = [None] * len(values) if headers is None else headers
         rows: list[Row] = [(partition, k, v, h) for k, v, h in zip(keys, values, marks, strict=True)]
-        return sum(self.log.send_whole(self.name, batch) for batch in _whole_batches(rows))
+        return sum(self.log.send_whole(self.name, partition, batch) for batch in _whole_batches(rows))
 
     def tail(self, partition: int, n: int) -> list[TailRecord]:
         """The last `n` records of a partition, oldest first, with headers; fewer if there are fewer."""
