@@ -142,7 +142,7 @@ class ModelServer(Target):
             return client.predict(self.version.golden.inputs.select(inputs))
 
     def __enter__(self) -> ModelServer:
-        return self.start()
+        return self if self._thread is not None else self.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
