@@ -7,6 +7,7 @@ can't is a PlanError before the first row. Functions compare by identity and pre
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -41,20 +42,20 @@ Rowwise = Callable[[pa.RecordBatch], pa.RecordBatch]
 Aggregates = tuple[tuple[str, Aggregate], ...]
 
 
-class Node:
+class Node(ABC):
     """A step of a plan. `schema` is of the rows it gives, `inputs` what it takes, left first."""
 
     @property
-    def schema(self) -> pa.Schema:
-        raise TypeError(f"{type(self).__name__} must say its schema")
+    @abstractmethod
+    def schema(self) -> pa.Schema: ...
 
     @property
     def inputs(self) -> tuple[Node, ...]:
         return ()
 
+    @abstractmethod
     def label(self) -> str:
         """One line for the printed plan."""
-        raise TypeError(f"{type(self).__name__} must say its label")
 
     def __str__(self) -> str:
         lines = [self.label()]

@@ -49,6 +49,14 @@ def run(
 
     Raises PlanError before the first row where the plan can't run, JobRunning if the job has a live instance,
     CheckpointError if its checkpoints are damaged or of another plan.
+
+    >>> import tempfile, pyarrow as pa
+    >>> from millstream.stream import as_stream
+    >>> readings = as_stream(pa.table({"at": [1, 2], "temp": [20.5, 21.0]}), event_time="at", name="readings")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = run(readings.to(f"{folder}/out"), job="copy", checkpoint=f"{folder}/state")
+    >>> report.ending.value, report.sources["readings"].rows_in, list(report.rows_out.values())
+    ('end of the sources', 2, [2])
     """
     if not isinstance(job, str) or not job:
         raise PlanError(f"run: job={job!r}; expected a name")

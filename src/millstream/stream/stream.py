@@ -115,12 +115,16 @@ class Stream:
     @property
     def late(self) -> Stream:
         """The late rows of the stream's own source, the left one where streams met; with that source's columns."""
+        source = self._source
+        return Stream(nodes.Late(source), {source: self.bindings[source]})
+
+    @property
+    def _source(self) -> Source:
+        """The source at the far left of the plan."""
         node = self.plan
-        while node.inputs:
+        while not isinstance(node, Source):
             node = node.inputs[0]
-        if not isinstance(node, Source):
-            raise PlanError(f"late: {node.label()} has no source")
-        return Stream(nodes.Late(node), {node: self.bindings[node]})
+        return node
 
     def filter(self, predicate: Mask) -> Stream:
         """The rows for which `predicate(batch)`, a Boolean array of the batch's length, is true; null is false."""
@@ -153,6 +157,16 @@ class Stream:
 
         Counts are 0 and the rest null where there are none; a key that holds a null matches nothing. Direct sums: the
         cost is in proportion to the rows within `over`, and equal rows give equal bits, whatever the batching.
+
+        >>> from millstream.stream import count, mean
+        >>> gone = pa.table({"at": [10, 20, 70], "origin": ["JFK"] * 3, "delay": [4.0, 8.0, 60.0]})
+        >>> plans = pa.table({"at": [9, 69], "origin": ["JFK"] * 2})
+        >>> departures = as_stream(gone, event_time="at", name="departures")
+        >>> rows = as_stream(plans, event_time="at", name="plans").lookback(
+        ...     departures, on="origin", over=timedelta(microseconds=55), n=count(), delay=mean("delay")
+        ... )
+        >>> rows.collect().to_pylist()
+        [{'at': 9, 'origin': 'JFK', 'n': 0, 'delay': None}, {'at': 69, 'origin': 'JFK', 'n': 1, 'delay': 8.0}]
         """
         node = nodes.Lookback(
             self.plan, other.plan, _keys(on), positive(over, "over"), tuple(aggregates.items())
@@ -171,6 +185,13 @@ class Stream:
 
         Last means the greatest (time, partition, offset). Columns are null where there is no such row. Without
         `columns` all but the key and the source's event time are taken.
+
+        >>> hourly = pa.table({"at": [0, 60], "origin": ["JFK"] * 2, "wind": [12.0, 30.0]})
+        >>> plans = pa.table({"at": [59, 60], "origin": ["JFK"] * 2})
+        >>> weather = as_stream(hourly, event_time="at", name="weather")
+        >>> rows = as_stream(plans, event_time="at", name="plans").latest(weather, on="origin")
+        >>> rows.collect()["wind"].to_pylist()
+        [12.0, 30.0]
         """
         keys = _keys(on)
         if columns is None:
@@ -217,14 +238,13 @@ class WindowedStream:
         time.
         """
         stream = self.keyed.stream
-        first = stream.late.plan.inputs[0]
-        assert isinstance(first, Source)
+        source = stream._source
         node = nodes.TumblingAggregate(
             stream.plan,
             self.keyed.keys,
             microseconds(self.windows.size),
             tuple(aggregates.items()),
-            first.schema.field(first.event_time).type,
+            source.schema.field(source.event_time).type,
         )
         return stream._then(node)
 

@@ -73,6 +73,7 @@ def undisturbed(log: Log, tmp_path: Path) -> dict[str, list[dict[str, object]]]:
         return results(twin, other)
 
 
+@pytest.mark.slow
 def test_output_equals_that_of_an_undisturbed_run(log: Log, tmp_path: Path) -> None:
     chance = random.Random(20)
     make_sinks(log)
