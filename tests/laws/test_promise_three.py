@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pytest
 
 import millstream as ms
-from millstream import learn
+from millstream import deploy, learn
 from millstream.deploy import Target
 from millstream.errors import ParityError
 from millstream.models import Bundle, compare
@@ -210,6 +210,7 @@ def flat_with_id(version, X):
 
 
 def test_every_target_has_a_run_here():
+    assert [getattr(deploy, name) for name in deploy.__all__]  # each is loaded on first use
     assert {kind.target for kind in Target.__subclasses__()} == TARGETS.keys()
 
 

@@ -32,10 +32,11 @@ import pyarrow as pa
 from millstream.errors import BundleCorrupt, ParityError
 from millstream.models.signature import Signature
 
-__all__ = ["Bundle", "Golden"]
+__all__ = ["GOLDEN_ROWS", "Bundle", "Golden"]
 
 MANIFEST = "manifest.json"
 MODEL = "model.onnx"
+GOLDEN_ROWS = 64
 _FORMAT = 1
 
 

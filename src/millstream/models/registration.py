@@ -26,9 +26,8 @@ from millstream.models.outputs import to_batch
 from millstream.models.reference import training_distribution
 from millstream.models.signature import Signature
 
-__all__ = ["GOLDEN_ROWS", "write_bundle"]
+__all__ = ["write_bundle"]
 
-GOLDEN_ROWS = 64
 _SOFTWARE = ("millstream", "numpy", "onnx", "onnxruntime", "pyarrow", "scikit-learn")
 
 
@@ -39,7 +38,7 @@ def write_bundle(
     *,
     metrics: Mapping[str, float],
     lineage: Mapping[str, Any],
-    golden_rows: int = GOLDEN_ROWS,
+    golden_rows: int,
 ) -> Bundle:
     """Export `estimator` and write its bundle under `root`.
 

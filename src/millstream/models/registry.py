@@ -24,7 +24,7 @@ import sqlalchemy as sa
 
 from millstream.clock import Clock, SystemClock, microseconds
 from millstream.errors import InputError, PromotionConflict, UnknownModel
-from millstream.models.bundle import Bundle
+from millstream.models.bundle import GOLDEN_ROWS, Bundle
 from millstream.models.catalogue import (
     alias_changes,
     deployments,
@@ -35,7 +35,6 @@ from millstream.models.catalogue import (
 from millstream.models.followed import Followed
 from millstream.models.names import Reference, alias_name, model_name
 from millstream.models.parity import Parity, compare
-from millstream.models.registration import GOLDEN_ROWS, write_bundle
 from millstream.models.scorer import Scorer
 from millstream.models.transactional import writing
 from millstream.models.version import Version
@@ -115,6 +114,10 @@ class Registry:
         come from it. `lineage` takes anything JSON holds: topic offsets, a commit. Raises ParityError if the
         exported graph differs from the estimator's own answers on the golden rows.
         """
+        from millstream.models.registration import (
+            write_bundle,
+        )  # training is not loaded where models only answer
+
         model_name(name)
         bundle = write_bundle(
             self.path / "bundles",
