@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import onnxruntime
 import pyarrow as pa
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
+from millstream.errors import SignatureError
 from millstream.models.bundle import MODEL, Bundle
 from millstream.models.feeds import Rows, feeds
 from millstream.models.outputs import to_batch
@@ -26,7 +29,7 @@ def session(model: bytes, threads: int = 1) -> onnxruntime.InferenceSession:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what it would log comes as an exception
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -57,4 +60,22 @@ class Scorer:
         tensors, n_rows = feeds(self.signature, rows)
         if not n_rows:
             return pa.RecordBatch.from_pylist([], schema=self.signature.output_schema)
-        return to_batch(dict(zip(self._names, self._session.run(self._names, tensors), strict=True)))
+        try:
+            found = self._session.run(self._names, tensors)
+        except Fail as error:
+            raise _refusal(self.signature, tensors, error) from error
+        return to_batch(dict(zip(self._names, found, strict=True)))
+
+
+def _refusal(signature: Signature, tensors: dict[str, np.ndarray], error: Exception) -> SignatureError:
+    """What the graph refuses: a category it doesn't know, where it was trained to take that as an error."""
+    for wanted in signature.inputs:
+        unknown = sorted(
+            set(tensors[wanted.name].reshape(-1).tolist()) - set(wanted.categories or ()), key=str
+        )
+        if wanted.categories is not None and unknown:
+            return SignatureError(
+                f"column {wanted.name!r} holds {unknown[0]!r}: expected one of {list(wanted.categories)}; train with "
+                "handle_unknown='ignore' to score categories that training did not see"
+            )
+    return SignatureError(f"the model refuses these rows: {error}")

@@ -1,4 +1,6 @@
 import socket
+import subprocess
+import sys
 
 import httpx
 import pyarrow as pa
@@ -6,7 +8,7 @@ import pytest
 
 import millstream as ms
 from millstream.deploy.server import app as server_app
-from millstream.errors import AddressInUse, DeployError
+from millstream.errors import AddressInUse, DeployError, SignatureError
 from millstream.models import compare
 
 
@@ -181,6 +183,31 @@ def test_it_can_be_started_again_and_stopped_twice(version, table):
             httpx.get(url)
     with pytest.raises(DeployError, match="not being served"):
         _ = server.url
+
+
+def test_a_category_the_model_was_told_to_refuse_is_named_everywhere(registry, tmp_path):
+    from millstream import learn
+
+    places = pa.table({"borough": ["Queens", "Bronx"] * 5})
+    strict = registry.register("strict", learn.OneHotEncoder().fit(places), data=places)
+    elsewhere = pa.table({"borough": ["Hoboken"]})
+    with pytest.raises(
+        SignatureError, match=r"column 'borough' holds 'Hoboken': expected one of \['Bronx', 'Queens'\]"
+    ):
+        strict.scorer().predict(elsewhere)
+    with (
+        ms.ModelServer(strict) as server,
+        server.client() as client,
+        pytest.raises(DeployError, match=r"400.*Hoboken"),
+    ):
+        client.predict(elsewhere)
+    edge = ms.EdgeBundle(strict).write(tmp_path / "edge").path
+    program = [sys.executable, "-I", str(edge / "predict.py")]
+    ended = subprocess.run(
+        program, input=b'{"borough": "Hoboken"}', capture_output=True, timeout=60, check=False
+    )
+    assert (ended.returncode, ended.stdout) == (1, b"")
+    assert ended.stderr.startswith(b"predict.py: the model refuses these rows")
 
 
 def test_the_client_tells_what_the_server_refused(server):

@@ -36,6 +36,7 @@ from typing import Any, TextIO
 
 import numpy as np
 import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
 
 DTYPES: dict[str, Any] = {
     "double": np.float64,
@@ -61,13 +62,17 @@ class Model:
         self.signature = json.loads(_checked(folder, "signature.json", self.about["sha256"]))
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 4
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
     def predict(self, columns: Mapping[str, Any]) -> dict[str, np.ndarray]:
         feeds = {wanted["name"]: _tensor(wanted, columns) for wanted in self.signature["inputs"]}
         names = [output["name"] for output in self.signature["outputs"]]
-        return flat(dict(zip(names, self._session.run(names, feeds), strict=True)))
+        try:
+            found = self._session.run(names, feeds)
+        except Fail as error:  # a category that training did not see
+            raise InputError(f"the model refuses these rows: {error}") from None
+        return flat(dict(zip(names, found, strict=True)))
 
     def columns_of(self, rows: Sequence[Mapping[str, Any]], first_row: int = 0) -> dict[str, list[Any]]:
         """Columns of a list of JSON objects."""
