@@ -153,24 +153,23 @@ def test_exactly_once_shows_rows_at_barriers(log: Log, tmp_path: Path) -> None:
 
 def test_a_live_topic_is_read_until_stopped(log: Log, tmp_path: Path) -> None:
     incoming = log.create_topic("incoming", partitions=2, schema=ROWS.schema)
-    stream = ms.as_stream(incoming, event_time="at", delay=US)
     stop = threading.Event()
     seen: list[int] = []
 
-    def monitor(moment: ms.Moment, number: int) -> None:
-        if moment is ms.Moment.ROWS:
-            seen.append(number)
-            if len(seen) == 1:
-                incoming.append(ROWS.slice(100))
-            if sum(incoming.end_offsets()) == 200 and len(seen) >= 2:
-                stop.set()
+    def watched(batch: pa.RecordBatch) -> pa.Array:
+        """Lets every row pass; brings the second half after the first rows, and stops the job after the last."""
+        seen.append(batch.num_rows)
+        if len(seen) == 1:
+            incoming.append(ROWS.slice(100))
+        if sum(seen) == 200:
+            stop.set()
+        return pa.array([True] * batch.num_rows)
 
     incoming.append(ROWS.slice(0, 100))
-    report = ms.run(
-        stream.to(tmp_path / "out"), job="live", checkpoint=tmp_path / "state", stop=stop, monitor=monitor
-    )
+    stream = ms.as_stream(incoming, event_time="at", delay=timedelta(hours=1)).filter(watched)
+    report = ms.run(stream.to(tmp_path / "out"), job="live", checkpoint=tmp_path / "state", stop=stop)
     assert report.ending is ms.Ending.STOPPED
-    assert len(files(tmp_path / "out")) == report.rows_out[str(tmp_path / "out")] == report.rows_in > 100
+    assert len(files(tmp_path / "out")) == report.rows_out[str(tmp_path / "out")] == report.rows_in == 200
 
 
 def test_bounded_keeps_the_end_of_its_first_start(log: Log, tmp_path: Path) -> None:
