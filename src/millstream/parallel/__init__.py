@@ -11,17 +11,28 @@ from millstream.parallel.engine import Crew, Engine, Work
 from millstream.parallel.fault import Fault
 from millstream.parallel.fit import Fit, fit
 from millstream.parallel.inline import Inline
+from millstream.parallel.minloc import MINLOC, NOWHERE, located
+from millstream.parallel.moments import MOMENTS, moments
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
+from millstream.parallel.qr import QR, r_factor
 from millstream.parallel.report import Report, StepReport
+from millstream.parallel.sparse_sum import SPARSE_SUM, sparse
 from millstream.parallel.sync import Bulk
 from millstream.parallel.threads import Threads
+from millstream.parallel.topk import TOPK, largest
 from millstream.parallel.tree import PairwiseTree, Reduction
 
 __all__ = [
     "CONCAT",
     "MAX",
     "MIN",
+    "MINLOC",
+    "MOMENTS",
+    "NOWHERE",
+    "QR",
+    "SPARSE_SUM",
     "SUM",
+    "TOPK",
     "Algorithm",
     "Bulk",
     "Context",
@@ -41,5 +52,10 @@ __all__ = [
     "Threads",
     "Work",
     "fit",
+    "largest",
+    "located",
+    "moments",
     "one_blas_thread",
+    "r_factor",
+    "sparse",
 ]
