@@ -112,7 +112,7 @@ class Planted(Engine):
     def crew(self) -> Iterator[Planted]:
         yield self
 
-    def run(self, task: Any, accept: Any, n_tasks: int, *, step: int) -> Work:
+    def run(self, task: Any, accept: Any, n_tasks: int, *, step: int, combine: Any = None) -> Work:
         for index in range(n_tasks):
             if self.breaks == "leaves out the parts of the dead" and index == 1 and self.faults:
                 continue

@@ -163,7 +163,7 @@ class ArrivalOrder:
     def __init__(self) -> None:
         self.total: dict[str, np.ndarray] = {}
 
-    def insert(self, index: int, statistic: Statistic) -> None:
+    def insert(self, index: int, statistic: Statistic, level: int = 0) -> None:
         for name, array in statistic.items():
             self.total[name] = self.total[name] + array if name in self.total else array
 

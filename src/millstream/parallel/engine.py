@@ -1,8 +1,7 @@
 """Where workers run.
 
-An engine is a value that says how many workers there are and of what kind; it owns no thread and no
-process. A crew is
-what does the work: opened for a fit, closed after it, whatever happens in between.
+An engine is a value that says how many workers there are and of what kind; it owns no thread and no process. A crew
+is what does the work: opened for a fit, closed after it, whatever happens in between.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ R = TypeVar("R")
 class Work:
     """What a crew did in one run; seconds summed over workers.
 
-    compute: in the task; combine: in handing over the result, which includes combining; wait: neither,
-        while the run lasted. lost: workers lost during it.
+    compute: in the task; combine: in handing over the result, which includes combining; wait: neither, while the run
+    lasted. lost: workers lost during it.
     """
 
     compute: float
@@ -43,22 +42,37 @@ class Crew(Protocol):
     def run(
         self,
         task: Callable[[int, int], Any],
-        accept: Callable[[int, Any], None],
+        accept: Callable[..., None],
         n_tasks: int,
         *,
         step: int,
+        combine: Callable[[Any, Any], Any] | None = None,
     ) -> Work:
         """Compute ``task(index, attempt)`` for every index and hand each result to ``accept(index, result)``.
 
-        Laws: every index is accepted at least once before `run` returns, in any order, on any worker; an
-            index may be accepted twice, the second time even after `run` has returned, if its first worker
-            was slow. An exception of the task ends the run and is raised as it is. No wait is without a
-            deadline: a worker that dies, or holds a part for longer than the engine's deadline, is lost and
-            its part computed by another.
+        combine: given where neighbouring results may be combined before they are handed over. A crew whose workers
+        are far away combines 2**level of them, the first at a multiple of that, by `pairwise`, and calls
+        ``accept(first, result, level)``; it pickles `task` and `combine`. Others leave all combining to `accept`.
+
+        Laws: every index is accepted at least once before `run` returns, in any order, on any worker; an index may be
+        accepted twice, the second time even after `run` has returned, if its first worker was slow. An exception of
+        the task ends the run and is raised as it is. No wait is without a deadline: a worker that dies, or holds a
+        part for longer than the engine's deadline, is lost and its part computed by another.
 
         Raises `WorkerLost` when every worker died, `DeadlineExceeded` when the last of them was overdue.
         """
         ...
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What `Engine.map` does, as a task."""
+
+    function: Callable[[Any], Any]
+    tasks: Sequence[Any]
+
+    def __call__(self, index: int, attempt: int) -> Any:
+        return self.function(self.tasks[index])
 
 
 class Engine(ABC):
@@ -83,5 +97,5 @@ class Engine(ABC):
         """
         results: dict[int, R] = {}
         with one_blas_thread(), self.crew() as crew:
-            crew.run(lambda index, _: function(tasks[index]), results.__setitem__, len(tasks), step=0)
+            crew.run(_Call(function, tasks), results.__setitem__, len(tasks), step=0)
         return [results[index] for index in range(len(tasks))]

@@ -1,7 +1,7 @@
 """`fit`: an algorithm over a dataset, on an engine.
 
 What is promised: the fitted parameters depend on the algorithm, the data and the seed. The engine, its
-    width, and which of its workers died or hung along the way change the time and not a bit.
+width, and which of its workers died or hung along the way change the time and not a bit.
 """
 
 from __future__ import annotations
@@ -12,15 +12,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from millstream.data import Dataset
-from millstream.errors import InputError, Refused, TrainingError
-from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
+from millstream.errors import InputError, Refused
+from millstream.parallel.algorithm import Algorithm, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.checkpoint import Checkpoint, Progress
 from millstream.parallel.engine import Crew, Engine
-from millstream.parallel.keep import Keep
+from millstream.parallel.local import Contribution, Local, Setting, rng_of
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sync import Bulk
 from millstream.parallel.threads import Threads
@@ -36,8 +34,7 @@ class Fit:
     """What came out.
 
     params: as the algorithm's `update` returned them. history: what its `measure` said, a mapping a step.
-        done: False if `steps` ran out before the algorithm said it was done; `params` is then the state it
-        had reached.
+    done: False if `steps` ran out before the algorithm said it was done; `params` is then the state it had reached.
     """
 
     params: Any
@@ -59,15 +56,12 @@ def fit(
 ) -> Fit:
     """Train.
 
-    dataset: the data, or views of it by name, of which the one called "train" describes it to `init`.
-        Unless the
-        algorithm is `single_pass`, what is not row-major in memory is copied so once, into a mapped
-        temporary file.
+    dataset: the data, or views of it by name, of which the one called "train" describes it to `init`. Unless the
+    algorithm is `single_pass`, what is not row-major in memory is copied so once, into a mapped temporary file.
     engine: by default `Threads()`, one for each core.
     sync: `Bulk()`, the default, is the only one so far.
     steps: no more than so many; by default until the algorithm is done.
-    checkpoint: a file; it is written after every step, and a fit that finds it goes on from there, to the
-        same bits.
+    checkpoint: a file; it is written after every step, and a fit that finds it goes on from there, to the same bits.
     monitor: called after every step, on this thread, with its report.
     seed: of every random number.
 
@@ -75,6 +69,7 @@ def fit(
     raise as they raise it (with a note of the part and step), `WorkerLost` and `DeadlineExceeded` when no
     worker is left.
 
+    >>> import numpy as np
     >>> import millstream.data as data
     >>> class Mean:
     ...     def init(self, meta, rng):
@@ -131,7 +126,8 @@ class _Training:
             algorithm, "measure", lambda state, statistic: {}
         )
         self.single_pass: bool = getattr(algorithm, "single_pass", False)
-        self.keeps: dict[str, Keep] = {}  # by view
+        self.setting: Setting
+        self.last_step_over: dict[str, int] = {}  # by view
 
     def run(self, steps: int | None, path: Path | None) -> Fit:
         started = perf_counter()
@@ -140,7 +136,11 @@ class _Training:
             checkpoint = None if path is None else Checkpoint(path, self.algorithm, meta, self.seed)
             found = None if checkpoint is None else checkpoint.load()
             persist = 0.0 if found is not None and found.done else self._persist()
-            progress = found or Progress(0, self.algorithm.init(meta, _rng(self.seed, 2**64 - 1)), False, ())
+            progress = found or Progress(
+                0, self.algorithm.init(meta, rng_of(self.seed, 2**64 - 1)), False, ()
+            )
+            views = {name: view.parts for name, view in self.views.items()}
+            self.setting = Setting(self.algorithm, self.seed, views)
             reports: list[StepReport] = []
             with self.engine.crew() as crew:
                 while not progress.done and (steps is None or progress.step < steps):
@@ -173,16 +173,18 @@ class _Training:
             raise InputError(
                 f"step {progress.step} asks for the view {plan.view!r}; the views are {sorted(self.views)}"
             )
-        parts = self.views[plan.view].parts
-        reduction = self.engine.reduction(len(parts), self.operations)
+        n_parts = len(self.views[plan.view].parts)
+        reduction = self.engine.reduction(n_parts, self.operations)
         sizes: dict[int, int] = {}
 
-        def accept(index: int, statistic: Statistic) -> None:
-            sizes[index] = sum(array.nbytes for array in statistic.values())
-            reduction.insert(index, statistic)
+        def accept(index: int, contribution: Contribution, level: int = 0) -> None:
+            sizes[index] = contribution.nbytes
+            reduction.insert(index, contribution.statistic, level)
 
-        task = self._task(plan, progress.step)
-        work = crew.run(task, accept, len(parts), step=progress.step)
+        since = self.last_step_over.get(plan.view)
+        task = Local(self.setting, plan.params, plan.view, progress.step, since)
+        self.last_step_over[plan.view] = progress.step
+        work = crew.run(task, accept, n_parts, step=progress.step, combine=task.combine)
         statistic = reduction.result()
         updating = perf_counter()
         try:
@@ -208,49 +210,8 @@ class _Training:
         after = Progress(progress.step + 1, state, isinstance(answer, Done), (*progress.history, measures))
         return after, report
 
-    def _task(self, plan: Step, step: int) -> Callable[[int, int], Statistic]:
-        parts = self.views[plan.view].parts
-        params = _read_only(plan.params)
-        keep = self.keeps[plan.view].next_step() if plan.view in self.keeps else Keep(len(parts))
-        self.keeps[plan.view] = keep
-
-        def task(index: int, attempt: int) -> Statistic:
-            ctx = Context(step, _rng(self.seed, (step << 32) + index), keep.of(index, attempt))
-            try:
-                return _arrays(self.algorithm.local(params, parts[index], ctx))
-            except Exception as error:
-                error.add_note(
-                    f"in local of {type(self.algorithm).__name__}, part {index} of view {plan.view!r}, step {step}"
-                )
-                raise
-
-        return task
-
 
 def _meta(train: Dataset) -> Meta:
     if not train.n_rows:
         raise InputError(f"{train!r} has no rows; there is nothing to learn from")
     return Meta(train.n_features, train.n_rows, len(train.parts), train.dtype, train.schema)
-
-
-def _rng(seed: int, stream: int) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, stream], dtype=np.uint64)))
-
-
-def _read_only(params: Any) -> Any:
-    """The same parameters, behind views that can't be written through."""
-    if isinstance(params, Mapping):
-        return {name: _read_only(value) for name, value in params.items()}
-    if isinstance(params, np.ndarray):
-        view = params.view()
-        view.flags.writeable = False
-        return view
-    return params
-
-
-def _arrays(statistic: object) -> Statistic:
-    if not isinstance(statistic, Mapping):
-        raise TrainingError(
-            f"local returned {type(statistic).__name__}; expected a mapping of names to arrays"
-        )
-    return {name: np.asarray(value) for name, value in statistic.items()}

@@ -51,10 +51,11 @@ class _InlineCrew:
     def run(
         self,
         task: Callable[[int, int], Any],
-        accept: Callable[[int, Any], None],
+        accept: Callable[..., None],
         n_tasks: int,
         *,
         step: int,
+        combine: Callable[[Any, Any], Any] | None = None,
     ) -> Work:
         rng = np.random.default_rng([self._engine.seed, step])
         schedule = Schedule(rng.permutation(n_tasks).tolist(), self._alive, deadline=float("inf"), now=0.0)

@@ -98,10 +98,11 @@ class _ThreadCrew:
     def run(
         self,
         task: Callable[[int, int], Any],
-        accept: Callable[[int, Any], None],
+        accept: Callable[..., None],
         n_tasks: int,
         *,
         step: int,
+        combine: Callable[[Any, Any], Any] | None = None,
     ) -> Work:
         started = perf_counter()
         deadline = self._engine.deadline.total_seconds()
@@ -119,9 +120,9 @@ class _ThreadCrew:
                 run.over.set()
         if run.error is not None:
             raise run.error
-        compute, combine = sum(run.compute.values()), sum(run.combine.values())
-        wait = max(0.0, (perf_counter() - started) * len(workers) - compute - combine)
-        return Work(compute, combine, wait, tuple(run.lost))
+        computing, combining = sum(run.compute.values()), sum(run.combine.values())
+        wait = max(0.0, (perf_counter() - started) * len(workers) - computing - combining)
+        return Work(computing, combining, wait, tuple(run.lost))
 
     def close(self) -> None:
         """Let every thread end after the part it is at; wait for that no longer than `FAREWELL`."""

@@ -21,28 +21,30 @@ parts in order therefore hold at most workers x log2(parts) statistics together.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from millstream.errors import TrainingError
 from millstream.parallel.operation import SUM, Op
 
-__all__ = ["PairwiseTree", "Reduction", "Statistic"]
+__all__ = ["PairwiseTree", "Reduction", "Statistic", "combined", "pairwise"]
 
 Statistic = Mapping[str, np.ndarray[Any, Any]]
+R = TypeVar("R")
 
 
 class Reduction(Protocol):
     """Takes the statistic of every part, in any order, and gives their combination.
 
-    Laws: `insert` may be called from several threads, and for one part twice (the second call changes
-        nothing); `result` after every part was inserted depends on the statistics alone, not on who brought
-        them when.
+    Laws: `insert` may be called from several threads, and for one part twice (the second call changes nothing);
+    `result` after every part was inserted depends on the statistics alone, not on who brought them when.
     """
 
-    def insert(self, index: int, statistic: Statistic, /) -> None: ...
+    def insert(self, index: int, statistic: Statistic, level: int = 0, /) -> None:
+        """`statistic` is of part `index`, or of ``2**level`` parts from there on, combined as `pairwise` does."""
+        ...
 
     def result(self) -> Statistic: ...
 
@@ -65,12 +67,12 @@ class PairwiseTree:
         self._nodes: dict[tuple[int, int], Statistic] = {}
         self.most_held = 0
 
-    def insert(self, index: int, statistic: Statistic) -> None:
+    def insert(self, index: int, statistic: Statistic, level: int = 0) -> None:
         with self._lock:
             if index in self._inserted:
                 return
             self._inserted.add(index)
-            pair = self._place(0, index, statistic)
+            pair = self._place(level, index >> level, statistic)
         self._climb(pair)
 
     def result(self) -> Statistic:
@@ -96,7 +98,7 @@ class PairwiseTree:
                 left, right = self._nodes.get((level, k)), self._nodes.get((level, k + 1))
             if left is None or right is None:
                 return
-            both = _combined(left, right, self._operations)
+            both = combined(left, right, self._operations)
             with self._lock:
                 if self._nodes.get((level, k)) is not left:  # someone else has done it meanwhile
                     return
@@ -111,7 +113,26 @@ def _widths(n_parts: int) -> list[int]:
     return widths
 
 
-def _combined(left: Statistic, right: Statistic, operations: Mapping[str, Op]) -> Statistic:
+def pairwise(results: Iterable[R], combine: Callable[[R, R], R]) -> R:
+    """Combine neighbours as the tree does, holding log2 of them; of an aligned run of parts this is the tree's node.
+
+    >>> pairwise(["0", "1", "2", "3", "4"], lambda left, right: f"({left} {right})")
+    '(((0 1) (2 3)) 4)'
+    """
+    held: list[tuple[int, R]] = []  # levels fall from left to right
+    for result in results:
+        level = 0
+        while held and held[-1][0] == level:
+            result, level = combine(held.pop()[1], result), level + 1
+        held.append((level, result))
+    while len(held) > 1:
+        right = held.pop()[1]
+        held.append((0, combine(held.pop()[1], right)))
+    return held[0][1]
+
+
+def combined(left: Statistic, right: Statistic, operations: Mapping[str, Op]) -> Statistic:
+    """Field by field."""
     if left.keys() != right.keys():
         raise TrainingError(
             f"one part returned the fields {sorted(left)} and another {sorted(right)}; "
