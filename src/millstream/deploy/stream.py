@@ -143,6 +143,7 @@ class StreamJob(Target):
         job: str | None = None,
         every: timedelta = timedelta(seconds=10),
         delivery: Literal["exactly-once", "at-least-once"] = "exactly-once",
+        max_rows: int = 65_536,
         stop: threading.Event | None = None,
         monitor: Monitor | None = None,
     ) -> JobReport:
@@ -158,6 +159,7 @@ class StreamJob(Target):
             checkpoint=None if checkpoint is None else Path(checkpoint),
             every=every,
             delivery=delivery,
+            max_rows=max_rows,
             stop=stop,
             monitor=monitor,
         )

@@ -25,7 +25,7 @@ def main(kind, registry, place):
     version = ms.Registry(registry).get("zones", 1)
     if kind == "batch":
         ms.BatchJob(
-            version, ms.from_arrow(rides(40_000), part_rows=100), f"{place}/scored", progress=tell
+            version, ms.from_arrow(rides(40_000), part_rows=200), f"{place}/scored", progress=tell
         ).run()
     elif kind == "serve":
         server = ms.ModelServer(version)

@@ -50,7 +50,7 @@ def test_batch_killed_at_random_moments_ends_with_the_same_files(registry, tmp_p
     scored = set()
     for _ in range(4):
         process = begin("batch", registry, tmp_path / "torn")
-        for _ in range(len(scored) + chance.randrange(1, 40)):
+        for _ in range(len(scored) + chance.randrange(1, 30)):
             process.stdout.readline()
         process.send_signal(signal.SIGKILL)
         process.communicate(timeout=30)
@@ -59,7 +59,7 @@ def test_batch_killed_at_random_moments_ends_with_the_same_files(registry, tmp_p
         assert len(finished) <= len(now)
         assert scored <= finished
         scored = finished
-    assert 0 < len(scored) < 400
+    assert 0 < len(scored) < 200
     before = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "torn" / "scored").glob("*.parquet")}
     ended = begin("batch", registry, tmp_path / "torn")
     assert "done" in ended.communicate(timeout=60)[0]
@@ -67,9 +67,9 @@ def test_batch_killed_at_random_moments_ends_with_the_same_files(registry, tmp_p
     after = {p.name: p.stat().st_mtime_ns for p in (tmp_path / "torn" / "scored").glob("*.parquet")}
     again = [name for name in before if before[name] != after[name]]
     assert len(again) <= len(before) - len(scored)
-    report = ms.BatchJob(registry.get("zones", 1), ms.from_arrow(scoring.rides(40_000), part_rows=100),
+    report = ms.BatchJob(registry.get("zones", 1), ms.from_arrow(scoring.rides(40_000), part_rows=200),
                          tmp_path / "torn" / "scored").run()  # fmt: skip
-    assert (report.parts, report.scored) == (400, 0)
+    assert (report.parts, report.scored) == (200, 0)
 
 
 @pytest.fixture
