@@ -11,6 +11,7 @@ from millstream.parallel.engine import Crew, Engine, Work
 from millstream.parallel.fault import Fault
 from millstream.parallel.fit import Fit, fit
 from millstream.parallel.inline import Inline
+from millstream.parallel.limits import Limits, measure_limits
 from millstream.parallel.minloc import MINLOC, NOWHERE, located
 from millstream.parallel.moments import MOMENTS, moments
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
@@ -42,6 +43,7 @@ __all__ = [
     "Fault",
     "Fit",
     "Inline",
+    "Limits",
     "Meta",
     "Op",
     "PairwiseTree",
@@ -54,6 +56,7 @@ __all__ = [
     "fit",
     "largest",
     "located",
+    "measure_limits",
     "moments",
     "one_blas_thread",
     "r_factor",

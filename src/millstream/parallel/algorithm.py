@@ -4,7 +4,7 @@ A step ships parameters to the parts, computes a statistic on each, combines the
 state::
 
     state = init(meta, rng)                             on the driver
-    repeat   params, view = plan(state)                 on the driver
+    repeat   params, view, rows = plan(state)           on the driver
              local(params, part, ctx)                   on a worker, once for each part of the view
              combine the statistics, field by field     in a fixed tree over the part indices
              state = update(state, statistic)           on the driver, until it returns Done
@@ -58,10 +58,15 @@ class Done:
 
 @dataclass(frozen=True)
 class Step:
-    """What a step ships, and over which view of the data."""
+    """What a step ships, over which view of the data, and over which of its rows.
+
+    rows: None for all of them, or the size of a mini-batch: a number of rows, or a fraction from 0.0 to 1.0. Which rows
+    depends on the seed of the fit and the step; `local` is called for every part, also for one that has none of them.
+    """
 
     params: Any
     view: str = "train"
+    rows: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Algorithm(Protocol):
     """`init`, `local` and `update` are enough. These are read too where they are there:
 
     - ``combine: Mapping[str, Op]``: how a field of the statistic is combined; SUM for those not named.
-    - ``plan(state) -> Step``: what to ship; by default the state, over the view "train".
+    - ``plan(state) -> Step``: what to ship; by default the state, over all of "train".
     - ``measure(state, statistic) -> Mapping[str, float]``: what the history remembers of a step, such as the loss;
       after `update`, with the new state, or with the parameters if that was Done.
     - ``single_pass = True``: the data are read once or twice, so no row-major copy is made of them.

@@ -19,6 +19,7 @@ from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.checkpoint import Checkpoint, Progress
 from millstream.parallel.engine import Crew, Engine
 from millstream.parallel.local import Contribution, Local, Setting, rng_of
+from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sync import Bulk
 from millstream.parallel.threads import Threads
@@ -182,7 +183,9 @@ class _Training:
             reduction.insert(index, contribution.statistic, level)
 
         since = self.last_step_over.get(plan.view)
-        task = Local(self.setting, plan.params, plan.view, progress.step, since)
+        n_rows = self.views[plan.view].n_rows
+        batch = None if plan.rows is None else Minibatch.of(plan.rows, n_rows, self.seed, progress.step)
+        task = Local(self.setting, plan.params, plan.view, progress.step, since, batch)
         self.last_step_over[plan.view] = progress.step
         work = crew.run(task, accept, n_parts, step=progress.step, combine=task.combine)
         statistic = reduction.result()

@@ -17,6 +17,7 @@ from millstream.data import Part
 from millstream.errors import TrainingError
 from millstream.parallel.algorithm import Algorithm, Context
 from millstream.parallel.keep import Keep
+from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.tree import Statistic, combined
 
 __all__ = ["Contribution", "Local", "Setting", "rng_of"]
@@ -48,7 +49,7 @@ class Contribution:
 class Local:
     """A step's task: ``local`` of the algorithm on part `index` of a view.
 
-    since: the last step before this one that ran over the view, or None.
+    since: the last step before this one that ran over the view, or None. batch: which rows, or None for all.
     """
 
     setting: Setting
@@ -56,12 +57,14 @@ class Local:
     view: str
     step: int
     since: int | None
+    batch: Minibatch | None = None
 
     def __call__(self, index: int, attempt: int) -> Contribution:
         setting = self.setting
         keep = setting.keeps[self.view].of(index, self.step, attempt, self.since)
         ctx = Context(self.step, rng_of(setting.seed, (self.step << 32) + index), keep)
         part = setting.views[self.view][index]
+        part = part if self.batch is None else self.batch.within(part)
         try:
             statistic = _arrays(setting.algorithm.local(_read_only(self.params), part, ctx))
         except Exception as error:

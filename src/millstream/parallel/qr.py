@@ -30,7 +30,7 @@ def r_factor(X: Array) -> Array:
     >>> R.round(12).tolist()
     [[5.0, 6.2], [0.0, 3.4]]
     """
-    R: Array = np.linalg.qr(X.astype("f8", copy=False), mode="r")
+    R: Array = np.asarray(np.linalg.qr(X.astype("f8", copy=False), mode="r"))
     signs: Array = np.where(np.diagonal(R) < 0, -1.0, 1.0)
     return signs[:, None] * R
 
