@@ -16,7 +16,16 @@ import numba
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["add_rows", "find_rows", "first_outside", "number_keys", "owners", "place_keys"]
+__all__ = [
+    "add_rows",
+    "find_rows",
+    "first_outside",
+    "grouped",
+    "number_keys",
+    "owners",
+    "place_keys",
+    "ranges_of",
+]
 
 Ints = npt.NDArray[np.int64]
 Numbers = npt.NDArray[Any]
@@ -107,3 +116,37 @@ def place_keys(places: Ints, known: Ints, n_known: int) -> None:
         while places[place] >= 0:
             place = (place + np.uint64(1)) & mask
         places[place] = row
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def grouped(groups: Ints, n: int) -> tuple[Ints, Ints]:
+    """A stable order by group, and where each group begins in it: (n_rows,) and (n + 1,) int64. A counting sort."""
+    starts = np.zeros(n + 1, np.int64)
+    for i in range(groups.shape[0]):
+        starts[groups[i] + 1] += 1
+    for g in range(n):
+        starts[g + 1] += starts[g]
+    next_of = starts.copy()
+    order = np.empty(groups.shape[0], np.int64)
+    for i in range(groups.shape[0]):
+        g = groups[i]
+        order[next_of[g]] = i
+        next_of[g] += 1
+    return order, starts
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def ranges_of(keys: Ints, bounds: Ints) -> Ints:
+    """Which range ``[bounds[i], bounds[i + 1])`` each key lies in: (n,) int64. Every key lies in one."""
+    found = np.empty(keys.shape[0], np.int64)
+    for i in range(keys.shape[0]):
+        low = 0
+        high = bounds.shape[0] - 1
+        while high - low > 1:
+            middle = (low + high) >> 1
+            if keys[i] >= bounds[middle]:
+                low = middle
+            else:
+                high = middle
+        found[i] = low
+    return found

@@ -14,6 +14,7 @@ from typing import Any, Protocol, TypeVar
 
 from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.operation import Op
+from millstream.parallel.part_queue import Dynamic, MakeQueue
 from millstream.parallel.tree import PairwiseTree, Reduction
 
 __all__ = ["Crew", "Engine", "Work"]
@@ -47,12 +48,15 @@ class Crew(Protocol):
         *,
         step: int,
         combine: Callable[[Any, Any], Any] | None = None,
+        queue: MakeQueue = Dynamic,
     ) -> Work:
         """Compute ``task(index, attempt)`` for every index and hand each result to ``accept(index, result)``.
 
         combine: given where neighbouring results may be combined before they are handed over. A crew whose workers
         are far away combines 2**level of them, the first at a multiple of that, by `pairwise`, and calls
         ``accept(first, result, level)``; it pickles `task` and `combine`. Others leave all combining to `accept`.
+
+        queue: which of the waiting parts a worker gets next.
 
         Laws: every index is accepted at least once before `run` returns, in any order, on any worker; an index may be
         accepted twice, the second time even after `run` has returned, if its first worker was slow. An exception of
@@ -79,6 +83,8 @@ class Engine(ABC):
     """Base of every engine; tests find engines as its subclasses."""
 
     n_workers: int
+    # True if tasks run in this process, where they can reach a parameter server and wait for what `accept` changed.
+    in_process: bool = False
 
     @abstractmethod
     def crew(self) -> AbstractContextManager[Crew]:

@@ -16,6 +16,7 @@ import numpy as np
 from millstream.errors import InputError, WorkerLost
 from millstream.parallel.engine import Engine, Work
 from millstream.parallel.fault import Fault, fault_at
+from millstream.parallel.part_queue import Dynamic, MakeQueue
 from millstream.parallel.schedule import Schedule
 
 __all__ = ["Inline"]
@@ -24,9 +25,11 @@ __all__ = ["Inline"]
 class Inline(Engine):
     """Runs everything on the calling thread, in an order drawn from `seed`.
 
-    workers: how many workers are played. faults: which of them die or hang, and when; a hanging worker is
-        lost at once and delivers its result at the end of the step.
+    workers: how many workers are played. faults: which of them die or hang, and when; a hanging worker is lost at once
+    and delivers its result at the end of the step.
     """
+
+    in_process = True
 
     def __init__(self, seed: int = 0, faults: Sequence[Fault] = (), workers: int = 3) -> None:
         if workers < 1:
@@ -56,9 +59,11 @@ class _InlineCrew:
         *,
         step: int,
         combine: Callable[[Any, Any], Any] | None = None,
+        queue: MakeQueue = Dynamic,
     ) -> Work:
         rng = np.random.default_rng([self._engine.seed, step])
-        schedule = Schedule(rng.permutation(n_tasks).tolist(), self._alive, deadline=float("inf"), now=0.0)
+        order = rng.permutation(n_tasks).tolist()
+        schedule = Schedule(order, self._alive, deadline=float("inf"), now=0.0, queue=queue)
         play = _Play(schedule, task, accept, rng, step, self._engine.faults)
         started = perf_counter()
         while not schedule.done:

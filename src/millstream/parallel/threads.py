@@ -20,6 +20,7 @@ from typing import Any
 from millstream.errors import DeadlineExceeded, InputError, WorkerLost
 from millstream.parallel.engine import Engine, Work
 from millstream.parallel.fault import Fault, fault_at
+from millstream.parallel.part_queue import Dynamic, MakeQueue
 from millstream.parallel.schedule import Assignment, Schedule
 
 __all__ = ["Threads"]
@@ -34,6 +35,8 @@ class Threads(Engine):
     deadline: how long one call of `local` may take before its worker counts as stuck and is lost.
     faults: injected deaths and hangs, for tests.
     """
+
+    in_process = True
 
     def __init__(
         self, n: int | None = None, deadline: timedelta = timedelta(minutes=10), faults: Sequence[Fault] = ()
@@ -103,12 +106,13 @@ class _ThreadCrew:
         *,
         step: int,
         combine: Callable[[Any, Any], Any] | None = None,
+        queue: MakeQueue = Dynamic,
     ) -> Work:
         started = perf_counter()
         deadline = self._engine.deadline.total_seconds()
         with self._changed:
             workers = sorted(self._alive)
-            schedule = Schedule(range(n_tasks), workers, deadline, monotonic())
+            schedule = Schedule(range(n_tasks), workers, deadline, monotonic(), queue)
             none, idle = dict.fromkeys(workers, 0), dict.fromkeys(workers, 0.0)
             run = _Run(task, accept, step, schedule, compute=idle.copy(), combine=idle, finished=none)
             self._run = run
@@ -202,5 +206,5 @@ class _ThreadCrew:
         with self._changed:
             run.finished[worker] += 1
             run.schedule.finish(worker, assignment.index)
-            if run.schedule.done:
+            if run.schedule.done or run.schedule.paced:
                 self._changed.notify_all()

@@ -9,9 +9,11 @@ from millstream.kernels.sparse_update import (
     add_rows,
     find_rows,
     first_outside,
+    grouped,
     number_keys,
     owners,
     place_keys,
+    ranges_of,
 )
 
 
@@ -59,3 +61,17 @@ def test_owners_depend_on_the_key_alone_and_are_even() -> None:
     assert np.array_equal(found[::-1], owners(keys[::-1].copy(), 7))
     share = np.bincount(found, minlength=7) / len(keys)
     assert abs(share - 1 / 7).max() < 0.02
+
+
+def test_rows_are_grouped_in_a_stable_order() -> None:
+    groups = np.random.default_rng(3).integers(0, 6, 500)
+    groups[groups == 4] = 5  # an empty group
+    order, starts = grouped(groups, 7)
+    assert order.tolist() == np.argsort(groups, kind="stable").tolist()
+    assert np.diff(starts).tolist() == np.bincount(groups, minlength=7).tolist()
+
+
+def test_each_key_lies_in_its_range() -> None:
+    bounds = np.array([0, 3, 3, 10, 11])
+    keys = np.arange(11)
+    assert ranges_of(keys, bounds).tolist() == (np.searchsorted(bounds, keys, side="right") - 1).tolist()
