@@ -16,7 +16,8 @@
     ├── TrainingError
     │   ├── Refused                      this algorithm can't run that way; the reason is in the text
     │   ├── WorkerLost                   every worker died or hung
-    │   └── DeadlineExceeded             a step took longer than its deadline
+    │   ├── DeadlineExceeded             a step took longer than its deadline
+    │   └── TrainingCheckpointError      a fit can't be kept, or what was kept can't be read
     ├── StreamError
     │   ├── PlanError                    a plan that can't run
     │   ├── CheckpointError              no valid checkpoint, or one of another plan
@@ -57,6 +58,7 @@ __all__ = [
     "SignatureError",
     "StreamError",
     "TopicExists",
+    "TrainingCheckpointError",
     "TrainingError",
     "UnknownModel",
     "UnknownTopic",
@@ -125,6 +127,10 @@ class WorkerLost(TrainingError):
 
 class DeadlineExceeded(TrainingError):
     """A step took longer than its deadline on every worker."""
+
+
+class TrainingCheckpointError(TrainingError):
+    """A fit can't be kept in its file, or the file can't be read; the message names it."""
 
 
 class StreamError(MillstreamError):

@@ -7,6 +7,7 @@ indices, so the fitted parameters have the same bits whoever computed what.
 
 from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
+from millstream.parallel.checkpoint import Checkpoint
 from millstream.parallel.engine import Crew, Engine, Work
 from millstream.parallel.fault import Fault
 from millstream.parallel.fit import Fit, fit
@@ -36,6 +37,7 @@ __all__ = [
     "TOPK",
     "Algorithm",
     "Bulk",
+    "Checkpoint",
     "Context",
     "Crew",
     "Done",

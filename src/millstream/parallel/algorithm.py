@@ -90,6 +90,8 @@ class Algorithm(Protocol):
     - ``plan(state) -> Step``: what to ship; by default the state, over all of "train".
     - ``measure(state, statistic) -> Mapping[str, float]``: what the history remembers of a step, such as the loss;
       after `update`, with the new state, or with the parameters if that was Done.
+    - ``flops(params, n_rows) -> float``: floating-point operations of `local` over so many rows; the report then tells
+      the share of the machine's sgemm.
     - ``single_pass = True``: the data are read once or twice, so no row-major copy is made of them.
     """
 

@@ -1,8 +1,8 @@
 """A fit that can be taken up again.
 
-One file, replaced as a whole after every step (written beside, synced, renamed), so that whenever the
-process is killed the last complete step is there. It is a NumPy ``.npz`` archive read without pickle; the
-archive's own CRC-32 covers every entry::
+One file, replaced as a whole after a step (written beside, synced, renamed), so that whenever the process is killed
+the last step that was kept is there. It is a NumPy ``.npz`` archive read without pickle; the archive's own CRC-32
+covers every entry::
 
     progress     JSON text   format, identity of the fit, step, done, history, and the plain values of the state
     state/NAME   array       the arrays of the state
@@ -18,15 +18,17 @@ import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from millstream.errors import Refused, TrainingError
+from millstream.clock import Clock, SystemClock
+from millstream.errors import InputError, Refused, TrainingCheckpointError
 from millstream.parallel.algorithm import Meta
 
-__all__ = ["Checkpoint", "Progress"]
+__all__ = ["Checkpoint", "CheckpointFile", "Progress"]
 
 FORMAT = 1
 
@@ -41,15 +43,66 @@ class Progress:
     history: tuple[Mapping[str, float], ...]
 
 
+@dataclass(frozen=True)
 class Checkpoint:
-    """The file at `path`, for one algorithm on one dataset under one seed."""
+    """Where a fit is kept, and how often.
 
-    def __init__(self, path: Path, algorithm: object, meta: Meta, seed: int) -> None:
-        self.path = path
+    path: the file. every: after so many steps, or once so much time has passed since it was kept last; besides when the
+    fit ends, however it ends, short of being killed.
+
+    The file is read by ``numpy.load(path, allow_pickle=False)``.
+    """
+
+    path: str | Path
+    every: int | timedelta = 1
+
+    def __post_init__(self) -> None:
+        fits = self.every > timedelta(0) if isinstance(self.every, timedelta) else self.every >= 1
+        if not fits:
+            raise InputError(
+                f"Checkpoint(every={self.every!r}); expected a number of steps or a timedelta, above 0"
+            )
+
+
+class CheckpointFile:
+    """The file of one algorithm on one dataset under one seed."""
+
+    def __init__(
+        self, checkpoint: Checkpoint, algorithm: object, meta: Meta, seed: int, clock: Clock | None = None
+    ) -> None:
+        self.path = Path(checkpoint.path)
+        self._every = checkpoint.every
         self._identity = _identity(algorithm, meta, seed)
+        self._clock = clock or SystemClock()
+        self._kept_at = self._clock.monotonic()
+        self._not_kept: Progress | None = None
+        self._steps_not_kept = 0
+
+    def after_step(self, progress: Progress) -> None:
+        """Keep the step if it is time to."""
+        self._not_kept = progress
+        self._steps_not_kept += 1
+        passed = timedelta(seconds=self._clock.monotonic() - self._kept_at)
+        due = (
+            passed >= self._every
+            if isinstance(self._every, timedelta)
+            else self._steps_not_kept >= self._every
+        )
+        if due:
+            self.at_end()
+
+    def at_end(self) -> None:
+        """Keep the last complete step, if it is not kept yet."""
+        progress, self._not_kept = self._not_kept, None
+        if progress is not None:
+            self.save(progress)
+            self._steps_not_kept, self._kept_at = 0, self._clock.monotonic()
 
     def save(self, progress: Progress) -> None:
-        """Replace the file. If that fails the former one is still there."""
+        """Replace the file.
+
+        Raises `TrainingCheckpointError` if it can't be written; the former one is still there.
+        """
         arrays, plain = self._split(progress.state)
         record = {
             "format": FORMAT,
@@ -59,21 +112,20 @@ class Checkpoint:
             "history": [dict(measures) for measures in progress.history],
             "plain": plain,
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        beside = self.path.with_name(f".{self.path.name}.unfinished")
+        entries = {"progress": np.array(json.dumps(record)), **arrays}
         try:
-            with beside.open("wb") as file:
-                np.savez(file, progress=np.array(json.dumps(record)), **arrays)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(self.path)
-        finally:
-            beside.unlink(missing_ok=True)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(self.path, entries)
+        except OSError as error:
+            raise TrainingCheckpointError(
+                f"step {progress.step} can't be kept in {self.path} ({error}); what was there before is there still: "
+                "make room and fit again to go on from it, or choose another path"
+            ) from error
 
     def load(self) -> Progress | None:
         """What the file holds, or None if there is none.
 
-        Raises `Refused` if it belongs to another fit, `TrainingError` if it can't be read.
+        Raises `Refused` if it belongs to another fit, `TrainingCheckpointError` if it can't be read.
         """
         if not self.path.exists():
             return None
@@ -84,7 +136,7 @@ class Checkpoint:
                     name.removeprefix("state/"): archive[name] for name in archive.files if name != "progress"
                 }
         except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            raise TrainingError(
+            raise TrainingCheckpointError(
                 f"{self.path} is not a checkpoint that can be read ({error}); remove it"
             ) from error
         if (record["format"], record["identity"]) != (FORMAT, self._identity):
@@ -113,6 +165,24 @@ class Checkpoint:
                     "keep arrays of numbers or strings, and plain values"
                 )
         return arrays, plain
+
+
+def _replace(path: Path, entries: Mapping[str, Any]) -> None:
+    """Write beside, sync, rename, sync the directory: after a crash the old file is there or the new one."""
+    beside = path.with_name(f".{path.name}.unfinished")
+    try:
+        with beside.open("wb") as file:
+            np.savez(file, **entries)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+    directory = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _identity(algorithm: object, meta: Meta, seed: int) -> dict[str, Any]:

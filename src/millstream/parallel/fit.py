@@ -7,19 +7,24 @@ width, and which of its workers died or hung along the way change the time and n
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
+
+import pyarrow as pa
 
 from millstream.data import Dataset
 from millstream.errors import InputError, Refused
 from millstream.parallel.algorithm import Algorithm, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
-from millstream.parallel.checkpoint import Checkpoint, Progress
+from millstream.parallel.checkpoint import Checkpoint, CheckpointFile, Progress
 from millstream.parallel.engine import Crew, Engine
+from millstream.parallel.history import history_table
+from millstream.parallel.inline import Inline
 from millstream.parallel.local import Contribution, Local, Setting, rng_of
 from millstream.parallel.minibatch import Minibatch
+from millstream.parallel.progress_line import ProgressLine
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sync import Bulk
 from millstream.parallel.threads import Threads
@@ -34,12 +39,13 @@ Monitor = Callable[[StepReport], None]
 class Fit:
     """What came out.
 
-    params: as the algorithm's `update` returned them. history: what its `measure` said, a mapping a step.
+    params: as the algorithm's `update` returned them. history: what its `measure` said, one row a step, from the first
+    step on also where a checkpoint was taken up: ``step`` int64, every measure float64.
     done: False if `steps` ran out before the algorithm said it was done; `params` is then the state it had reached.
     """
 
     params: Any
-    history: tuple[Mapping[str, float], ...]
+    history: pa.Table
     report: Report
     done: bool
 
@@ -51,9 +57,10 @@ def fit(
     engine: Engine | None = None,
     sync: Bulk | None = None,
     steps: int | None = None,
-    checkpoint: str | Path | None = None,
+    checkpoint: str | Path | Checkpoint | None = None,
     monitor: Monitor | None = None,
     seed: int = 0,
+    baseline: bool = False,
 ) -> Fit:
     """Train.
 
@@ -62,9 +69,14 @@ def fit(
     engine: by default `Threads()`, one for each core.
     sync: `Bulk()`, the default, is the only one so far.
     steps: no more than so many; by default until the algorithm is done.
-    checkpoint: a file; it is written after every step, and a fit that finds it goes on from there, to the same bits.
+    checkpoint: a file, written after every step or as `Checkpoint` says; a fit that finds it goes on from there, to the
+    same bits.
     monitor: called after every step, on this thread, with its report.
     seed: of every random number.
+    baseline: measure what one worker takes for the first step, for the speedup in the report. It costs that step twice
+    over, once to warm up.
+
+    A fit of more than two seconds shows how far it is in a line on standard error, if that is a terminal.
 
     Raises `Refused` where the algorithm, data and arguments don't go together, what `local` or `update`
     raise as they raise it (with a note of the part and step), `WorkerLost` and `DeadlineExceeded` when no
@@ -91,8 +103,8 @@ def fit(
     views = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     if "train" not in views:
         raise InputError(f"the views are {sorted(views)}; one of them must be called 'train'")
-    training = _Training(algorithm, engine or Threads(), views, seed, monitor)
-    return training.run(steps, None if checkpoint is None else Path(checkpoint))
+    training = _Training(algorithm, engine or Threads(), views, seed, monitor, baseline)
+    return training.run(steps, Checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint)
 
 
 def _refuse(engine: object, sync: object, steps: int | None) -> None:
@@ -112,14 +124,10 @@ class _Training:
         views: dict[str, Dataset],
         seed: int,
         monitor: Monitor | None,
+        baseline: bool,
     ) -> None:
-        self.algorithm, self.engine, self.views, self.seed, self.monitor = (
-            algorithm,
-            engine,
-            views,
-            seed,
-            monitor,
-        )
+        self.algorithm, self.engine, self.views, self.seed = algorithm, engine, views, seed
+        self.monitor, self.baseline = monitor, baseline
         # what an algorithm may leave out
         self.operations = getattr(algorithm, "combine", {})
         self.plan: Callable[[Any], Step] = getattr(algorithm, "plan", Step)
@@ -127,30 +135,25 @@ class _Training:
             algorithm, "measure", lambda state, statistic: {}
         )
         self.single_pass: bool = getattr(algorithm, "single_pass", False)
+        self.flops: Callable[[Any, int], float] | None = getattr(algorithm, "flops", None)
         self.setting: Setting
         self.last_step_over: dict[str, int] = {}  # by view
+        self.one_worker: float | None = None
 
-    def run(self, steps: int | None, path: Path | None) -> Fit:
+    def run(self, steps: int | None, checkpoint: Checkpoint | None) -> Fit:
         started = perf_counter()
         with one_blas_thread():
             meta = _meta(self.views["train"])
-            checkpoint = None if path is None else Checkpoint(path, self.algorithm, meta, self.seed)
-            found = None if checkpoint is None else checkpoint.load()
+            file = None if checkpoint is None else CheckpointFile(checkpoint, self.algorithm, meta, self.seed)
+            found = None if file is None else file.load()
             persist = 0.0 if found is not None and found.done else self._persist()
             progress = found or Progress(
                 0, self.algorithm.init(meta, rng_of(self.seed, 2**64 - 1)), False, ()
             )
             views = {name: view.parts for name, view in self.views.items()}
             self.setting = Setting(self.algorithm, self.seed, views)
-            reports: list[StepReport] = []
             with self.engine.crew() as crew:
-                while not progress.done and (steps is None or progress.step < steps):
-                    progress, step_report = self._step(crew, progress)
-                    if checkpoint is not None:
-                        checkpoint.save(progress)
-                    reports.append(step_report)
-                    if self.monitor is not None:
-                        self.monitor(step_report)
+                progress, reports = self._steps(crew, progress, steps, file)
         report = Report(
             repr(self.engine),
             self.engine.n_workers,
@@ -158,8 +161,29 @@ class _Training:
             persist,
             tuple(reports),
             None if found is None else found.step,
+            self.one_worker,
         )
-        return Fit(progress.state, progress.history, report, progress.done)
+        return Fit(progress.state, history_table(progress.history), report, progress.done)
+
+    def _steps(
+        self, crew: Crew, progress: Progress, steps: int | None, file: CheckpointFile | None
+    ) -> tuple[Progress, list[StepReport]]:
+        reports: list[StepReport] = []
+        line = ProgressLine(steps)
+        try:
+            while not progress.done and (steps is None or progress.step < steps):
+                progress, report = self._step(crew, progress)
+                if file is not None:
+                    file.after_step(progress)
+                reports.append(report)
+                line.show(report)
+                if self.monitor is not None:
+                    self.monitor(report)
+        finally:
+            line.close()
+            if file is not None:
+                file.at_end()
+        return progress, reports
 
     def _persist(self) -> float:
         started = perf_counter()
@@ -174,7 +198,8 @@ class _Training:
             raise InputError(
                 f"step {progress.step} asks for the view {plan.view!r}; the views are {sorted(self.views)}"
             )
-        n_parts = len(self.views[plan.view].parts)
+        view = self.views[plan.view]
+        n_parts = len(view.parts)
         reduction = self.engine.reduction(n_parts, self.operations)
         sizes: dict[int, int] = {}
 
@@ -183,10 +208,13 @@ class _Training:
             reduction.insert(index, contribution.statistic, level)
 
         since = self.last_step_over.get(plan.view)
-        n_rows = self.views[plan.view].n_rows
-        batch = None if plan.rows is None else Minibatch.of(plan.rows, n_rows, self.seed, progress.step)
+        batch = None if plan.rows is None else Minibatch.of(plan.rows, view.n_rows, self.seed, progress.step)
+        rows = view.n_rows if batch is None else batch.count
         task = Local(self.setting, plan.params, plan.view, progress.step, since, batch)
         self.last_step_over[plan.view] = progress.step
+        if self.baseline and self.one_worker is None:
+            self.one_worker = self._alone(task, n_parts)
+            started = perf_counter()
         work = crew.run(task, accept, n_parts, step=progress.step, combine=task.combine)
         statistic = reduction.result()
         updating = perf_counter()
@@ -209,9 +237,31 @@ class _Training:
             statistic_bytes=sum(sizes.values()),
             lost=work.lost,
             measures=measures,
+            rows=rows,
+            block_bytes=rows * _row_bytes(view),
+            flops=None if self.flops is None else self.flops(plan.params, rows),
         )
         after = Progress(progress.step + 1, state, isinstance(answer, Done), (*progress.history, measures))
         return after, report
+
+    def _alone(self, task: Local, n_parts: int) -> float:
+        """Seconds of one worker for a task that keeps nothing; what it computes is thrown away."""
+        alone = replace(task, setting=Setting(self.algorithm, self.seed, task.setting.views), since=None)
+        for _ in range(2):  # the first round compiles, and reads cold files
+            reduction = self.engine.reduction(n_parts, self.operations)
+            with Inline(workers=1).crew() as crew:
+                work = crew.run(
+                    alone,
+                    lambda index, contribution, to=reduction: to.insert(index, contribution.statistic),
+                    n_parts,
+                    step=task.step,
+                )
+        return work.compute + work.combine
+
+
+def _row_bytes(view: Dataset) -> int:
+    """Bytes of one row of ``Block.X``; 0 while a feature is not a number."""
+    return 0 if view.dtype is None or view.n_features is None else view.n_features * view.dtype.itemsize
 
 
 def _meta(train: Dataset) -> Meta:

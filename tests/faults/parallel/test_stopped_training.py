@@ -16,7 +16,7 @@ SCRIPT = """
 import os, sys, time
 import numpy as np
 import millstream.data as data
-from millstream.parallel import Done, Threads, fit
+from millstream.parallel import Checkpoint, Done, Threads, fit
 
 class Descent:
     def init(self, meta, rng):
@@ -36,19 +36,20 @@ def monitor(report):
 rng = np.random.default_rng(0)
 dataset = data.from_numpy(rng.standard_normal((600, 5)), rng.standard_normal(600), part_rows=50)
 dataset = dataset.map_batches(lambda batch: batch)  # no longer row-major: fit makes a copy
-result = fit(Descent(), dataset, engine=Threads(2), checkpoint=sys.argv[1], monitor=monitor)
+checkpoint = Checkpoint(sys.argv[1], every=int(os.environ["EVERY"]))
+result = fit(Descent(), dataset, engine=Threads(2), checkpoint=checkpoint, monitor=monitor)
 print("w", result.params["w"].tobytes().hex(), flush=True)
 """
 
 
-def start(checkpoint: Path, temporary: Path, pause: float) -> subprocess.Popen[str]:
+def start(checkpoint: Path, temporary: Path, pause: float, every: int = 1) -> subprocess.Popen[str]:
     temporary.mkdir(exist_ok=True)
     return subprocess.Popen(
         [sys.executable, "-c", SCRIPT, str(checkpoint)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PAUSE": str(pause), "TMPDIR": str(temporary)},
+        env={**os.environ, "PAUSE": str(pause), "EVERY": str(every), "TMPDIR": str(temporary)},
     )
 
 
@@ -93,4 +94,17 @@ def test_killed_it_is_taken_up_to_the_same_bits(step: int, undisturbed: str, tmp
     assert list((tmp_path / "tmp").iterdir()) == []  # not even then is the row-major copy left
     out, err = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0).communicate(timeout=60)
     assert int(out.splitlines()[0]) > step, err
+    assert out.splitlines()[-1] == undisturbed
+
+
+def test_killed_between_two_checkpoints_it_is_taken_up_at_the_former(
+    undisturbed: str, tmp_path: Path
+) -> None:
+    process = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0.01, every=7)
+    wait_for_step(process, 10)
+    process.kill()
+    rest, _ = process.communicate(timeout=30)
+    reached = max([10, *map(int, rest.split())])
+    out, err = start(tmp_path / "fit.npz", tmp_path / "tmp", pause=0).communicate(timeout=60)
+    assert int(out.splitlines()[0]) in (7, (reached + 1) // 7 * 7, (reached + 2) // 7 * 7), err
     assert out.splitlines()[-1] == undisturbed

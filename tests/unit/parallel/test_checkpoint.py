@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,10 @@ import numpy as np
 import pytest
 
 import millstream.data as data
-from millstream.errors import Refused, TrainingError
-from millstream.parallel import Done, Inline, StepReport, Threads, fit
+from millstream.clock import ManualClock
+from millstream.errors import InputError, Refused, TrainingCheckpointError
+from millstream.parallel import Checkpoint, Done, Inline, Meta, StepReport, Threads, fit
+from millstream.parallel.checkpoint import CheckpointFile, Progress
 
 
 @dataclass
@@ -114,7 +118,7 @@ def test_a_torn_file_is_an_error(damage: Any, dataset: data.Dataset, tmp_path: P
     path = tmp_path / "fit.npz"
     fit(Descent(), dataset, checkpoint=path, steps=2)
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(TrainingError, match="not a checkpoint that can be read"):
+    with pytest.raises(TrainingCheckpointError, match="not a checkpoint that can be read"):
         fit(Descent(), dataset, checkpoint=path)
 
 
@@ -124,14 +128,14 @@ def test_a_flipped_byte_in_an_array_is_noticed(dataset: data.Dataset, tmp_path: 
     raw = bytearray(path.read_bytes())
     raw[raw.index(w.tobytes()) + 3] ^= 1
     path.write_bytes(raw)
-    with pytest.raises(TrainingError, match="not a checkpoint that can be read"):
+    with pytest.raises(TrainingCheckpointError, match="not a checkpoint that can be read"):
         fit(Descent(), dataset, checkpoint=path)
 
 
 def test_nothing_is_unpickled(dataset: data.Dataset, tmp_path: Path) -> None:
     path = tmp_path / "fit.npz"
     np.savez(path, progress=np.array([{"format": 1}], dtype=object), allow_pickle=True)
-    with pytest.raises(TrainingError, match="allow_pickle=False"):
+    with pytest.raises(TrainingCheckpointError, match="allow_pickle=False"):
         fit(Descent(), dataset, checkpoint=path)
 
 
@@ -144,3 +148,70 @@ def test_a_state_that_can_not_be_kept_is_refused(dataset: data.Dataset, tmp_path
     with pytest.raises(Refused, match="'losses' of the state is of type list"):
         fit(KeepsAList(), dataset, checkpoint=tmp_path / "fit.npz")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("stopped_after", [0, 2, 3, 6])
+def test_with_an_interval_an_error_loses_no_step(
+    stopped_after: int, dataset: data.Dataset, tmp_path: Path
+) -> None:
+    checkpoint = Checkpoint(tmp_path / "fit.npz", every=3)
+    with pytest.raises(Killed):
+        fit(Descent(), dataset, checkpoint=checkpoint, monitor=stop_after(stopped_after))
+    resumed = fit(Descent(), dataset, checkpoint=checkpoint)
+    assert resumed.report.resumed_at == stopped_after + 1
+    assert resumed.params["w"].tobytes() == fit(Descent(), dataset).params["w"].tobytes()
+    assert resumed.history == fit(Descent(), dataset).history
+
+
+def kept_steps(every: int | timedelta, dataset: data.Dataset, path: Path) -> list[int]:
+    """The step the file is at, after each of ten steps of two seconds."""
+    clock, steps = ManualClock(), []
+    meta = Meta(3, 100, 12, np.dtype("f8"), dataset.schema)
+    file = CheckpointFile(Checkpoint(path, every), Descent(), meta, 0, clock)
+    for step in range(1, 11):
+        clock.advance(timedelta(seconds=2))
+        file.after_step(Progress(step, {"w": np.zeros(3)}, False, ()))
+        found = file.load()
+        steps.append(0 if found is None else found.step)
+    return steps
+
+
+@pytest.mark.parametrize(
+    ("every", "expected"),
+    [
+        (1, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]),
+        (4, [0, 0, 0, 4, 4, 4, 4, 8, 8, 8]),
+        (timedelta(seconds=5), [0, 0, 3, 3, 3, 6, 6, 6, 9, 9]),
+    ],
+)
+def test_kept_after_so_many_steps_or_so_much_time(
+    every: int | timedelta, expected: list[int], dataset: data.Dataset, tmp_path: Path
+) -> None:
+    assert kept_steps(every, dataset, tmp_path / "fit.npz") == expected
+
+
+@pytest.mark.parametrize("every", [0, -1, timedelta(0)])
+def test_an_interval_is_above_zero(every: int | timedelta) -> None:
+    with pytest.raises(InputError, match="expected a number of steps or a timedelta"):
+        Checkpoint("fit.npz", every)
+
+
+def test_numpy_and_json_read_the_file(dataset: data.Dataset, tmp_path: Path) -> None:
+    fitted = fit(Descent(), dataset, checkpoint=tmp_path / "fit.npz", steps=2)
+    with np.load(tmp_path / "fit.npz", allow_pickle=False) as archive:
+        assert archive["state/w"].tobytes() == fitted.params["w"].tobytes()
+        progress = json.loads(str(archive["progress"]))
+    assert (progress["step"], progress["done"], progress["plain"]["name"]) == (2, False, "w")
+    assert [step["best"] for step in progress["history"]] == fitted.history["best"].to_pylist()
+
+
+def test_when_it_can_not_be_written_the_former_one_stays(dataset: data.Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "fit.npz"
+    fit(Descent(), dataset, checkpoint=path, steps=2)
+    before = path.read_bytes()
+    (tmp_path / ".fit.npz.unfinished").mkdir()  # in the way of what is written beside
+    with pytest.raises(TrainingCheckpointError, match=r"step 3 can't be kept in .*fit\.npz"):
+        fit(Descent(), dataset, checkpoint=path)
+    assert path.read_bytes() == before
+    (tmp_path / ".fit.npz.unfinished").rmdir()
+    assert fit(Descent(), dataset, checkpoint=path).report.resumed_at == 2

@@ -56,7 +56,29 @@ def test_steps_bound_a_fit_that_is_never_done(engine: Any, numbers: data.Dataset
     result = fit(Endless(), numbers, engine=engine, steps=4)
     assert not result.done
     assert result.params["total"].tolist() == [360.0, 400.0]
-    assert [measures["seen"] for measures in result.history] == [1.0, 2.0, 3.0, 4.0]
+    assert result.history.to_pydict() == {"step": [0, 1, 2, 3], "seen": [1.0, 2.0, 3.0, 4.0]}
+
+
+class MeasuresNow(Endless):
+    def measure(self, state, statistic):
+        return {"loss": 0.5} if state["seen"] == 1 else {"loss": 0.25, "rate": state["seen"]}
+
+
+def test_history_is_a_table_with_nulls_where_nothing_was_measured(numbers: data.Dataset) -> None:
+    history = fit(MeasuresNow(), numbers, engine=Inline(), steps=2).history
+    assert history.schema == pa.schema({"step": pa.int64(), "loss": pa.float64(), "rate": pa.float64()})
+    assert history.to_pydict() == {"step": [0, 1], "loss": [0.5, 0.25], "rate": [None, 2.0]}
+    assert fit(Sum(), numbers, engine=Inline()).history.to_pydict() == {"step": [0]}
+
+
+class MeasuresStep(Endless):
+    def measure(self, state, statistic):
+        return {"step": 1.0}
+
+
+def test_a_measure_can_not_take_the_name_of_the_step(numbers: data.Dataset) -> None:
+    with pytest.raises(TrainingError, match="another name"):
+        fit(MeasuresStep(), numbers, engine=Inline(), steps=2)
 
 
 def test_monitor_sees_every_step_and_the_report_adds_up(numbers: data.Dataset) -> None:
