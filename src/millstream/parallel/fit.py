@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.data import Dataset
-from millstream.errors import InputError, Refused
+from millstream.errors import InputError
 from millstream.parallel.algorithm import Algorithm, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.checkpoint import Checkpoint, CheckpointFile, Progress
@@ -26,8 +26,10 @@ from millstream.parallel.local import Contribution, Local, Setting, rng_of
 from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.progress_line import ProgressLine
 from millstream.parallel.report import Report, StepReport
-from millstream.parallel.sync import Bulk
+from millstream.parallel.served import refuse_served, train_served
+from millstream.parallel.sync import Async, Bulk, Stale, Sync
 from millstream.parallel.threads import Threads
+from millstream.parallel.traffic import Traffic
 from millstream.parallel.tree import Statistic
 
 __all__ = ["Fit", "fit"]
@@ -55,7 +57,7 @@ def fit(
     dataset: Dataset | Mapping[str, Dataset],
     *,
     engine: Engine | None = None,
-    sync: Bulk | None = None,
+    sync: Sync | None = None,
     steps: int | None = None,
     checkpoint: str | Path | Checkpoint | None = None,
     monitor: Monitor | None = None,
@@ -67,11 +69,13 @@ def fit(
     dataset: the data, or views of it by name, of which the one called "train" describes it to `init`. Unless the
     algorithm is `single_pass`, what is not row-major in memory is copied so once, into a mapped temporary file.
     engine: by default `Threads()`, one for each core.
-    sync: `Bulk()`, the default, is the only one so far.
+    sync: when statistics meet: `Bulk()`, the default, `Stale(bound)` or `Async()`. The latter two take `steps`, and an
+    algorithm with ``delta``; what comes out is the parameters that ``plan`` ships of the first state, trained.
     steps: no more than so many; by default until the algorithm is done.
     checkpoint: a file, written after every step or as `Checkpoint` says; a fit that finds it goes on from there, to the
     same bits.
-    monitor: called after every step, on this thread, with its report.
+    monitor: called after every step, on this thread, with its report; under `Stale` and `Async` on a worker's, when the
+    last part is through the step.
     seed: of every random number.
     baseline: measure what one worker takes for the first step, for the speedup in the report. It costs that step twice
     over, once to warm up.
@@ -99,19 +103,22 @@ def fit(
     >>> fit(Mean(), data.from_numpy(np.arange(6.0).reshape(3, 2)), engine=Threads(2)).params["mean"]
     array([2., 3.])
     """
+    engine, sync = engine or Threads(), sync or Bulk()
     _refuse(engine, sync, steps)
+    if not isinstance(sync, Bulk):
+        refuse_served(algorithm, engine, sync, steps, checkpoint, baseline)
     views = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     if "train" not in views:
         raise InputError(f"the views are {sorted(views)}; one of them must be called 'train'")
-    training = _Training(algorithm, engine or Threads(), views, seed, monitor, baseline)
+    training = _Training(algorithm, engine, sync, views, seed, monitor, baseline)
     return training.run(steps, Checkpoint(checkpoint) if isinstance(checkpoint, str | Path) else checkpoint)
 
 
 def _refuse(engine: object, sync: object, steps: int | None) -> None:
-    if engine is not None and not isinstance(engine, Engine):
+    if not isinstance(engine, Engine):
         raise InputError(f"engine={engine!r}; expected an engine such as Threads(2) or Inline()")
-    if sync is not None and not isinstance(sync, Bulk):
-        raise Refused(f"sync={sync!r}; every algorithm runs under Bulk() so far, and under nothing else")
+    if not isinstance(sync, Sync):
+        raise InputError(f"sync={sync!r}; expected Bulk(), Stale(bound) or Async()")
     if steps is not None and steps < 1:
         raise InputError(f"steps={steps}; expected a positive number, or None for as many as it takes")
 
@@ -121,13 +128,14 @@ class _Training:
         self,
         algorithm: Algorithm,
         engine: Engine,
+        sync: Sync,
         views: dict[str, Dataset],
         seed: int,
         monitor: Monitor | None,
         baseline: bool,
     ) -> None:
         self.algorithm, self.engine, self.views, self.seed = algorithm, engine, views, seed
-        self.monitor, self.baseline = monitor, baseline
+        self.sync, self.monitor, self.baseline = sync, monitor, baseline
         # what an algorithm may leave out
         self.operations = getattr(algorithm, "combine", {})
         self.plan: Callable[[Any], Step] = getattr(algorithm, "plan", Step)
@@ -139,6 +147,7 @@ class _Training:
         self.setting: Setting
         self.last_step_over: dict[str, int] = {}  # by view
         self.one_worker: float | None = None
+        self.traffic: Traffic | None = None
 
     def run(self, steps: int | None, checkpoint: Checkpoint | None) -> Fit:
         started = perf_counter()
@@ -153,7 +162,10 @@ class _Training:
             views = {name: view.parts for name, view in self.views.items()}
             self.setting = Setting(self.algorithm, self.seed, views)
             with self.engine.crew() as crew:
-                progress, reports = self._steps(crew, progress, steps, file)
+                if isinstance(self.sync, Bulk):
+                    progress, reports = self._steps(crew, progress, steps, file)
+                else:
+                    progress, reports = self._served(crew, progress, steps, self.sync)
         report = Report(
             repr(self.engine),
             self.engine.n_workers,
@@ -162,6 +174,7 @@ class _Training:
             tuple(reports),
             None if found is None else found.step,
             self.one_worker,
+            self.traffic,
         )
         return Fit(progress.state, history_table(progress.history), report, progress.done)
 
@@ -185,6 +198,32 @@ class _Training:
                 file.at_end()
         return progress, reports
 
+    def _served(
+        self, crew: Crew, progress: Progress, steps: int | None, sync: Stale | Async
+    ) -> tuple[Progress, list[StepReport]]:
+        assert steps is not None
+        line = ProgressLine(steps)
+
+        def after_round(report: StepReport) -> None:
+            line.show(report)
+            if self.monitor is not None:
+                self.monitor(report)
+
+        try:
+            served = train_served(
+                self.setting,
+                self._plan(progress),
+                steps,
+                engine=self.engine,
+                crew=crew,
+                sync=sync,
+                after_round=after_round,
+            )
+        finally:
+            line.close()
+        self.traffic = served.traffic
+        return Progress(steps, served.params, False, served.history), list(served.reports)
+
     def _persist(self) -> float:
         started = perf_counter()
         if not self.single_pass:
@@ -192,12 +231,9 @@ class _Training:
         return perf_counter() - started
 
     def _step(self, crew: Crew, progress: Progress) -> tuple[Progress, StepReport]:
+        assert isinstance(self.sync, Bulk)
         started = perf_counter()
-        plan = self.plan(progress.state)
-        if plan.view not in self.views:
-            raise InputError(
-                f"step {progress.step} asks for the view {plan.view!r}; the views are {sorted(self.views)}"
-            )
+        plan = self._plan(progress)
         view = self.views[plan.view]
         n_parts = len(view.parts)
         reduction = self.engine.reduction(n_parts, self.operations)
@@ -215,7 +251,9 @@ class _Training:
         if self.baseline and self.one_worker is None:
             self.one_worker = self._alone(task, n_parts)
             started = perf_counter()
-        work = crew.run(task, accept, n_parts, step=progress.step, combine=task.combine)
+        work = crew.run(
+            task, accept, n_parts, step=progress.step, combine=task.combine, queue=self.sync.queue
+        )
         statistic = reduction.result()
         updating = perf_counter()
         try:
@@ -243,6 +281,14 @@ class _Training:
         )
         after = Progress(progress.step + 1, state, isinstance(answer, Done), (*progress.history, measures))
         return after, report
+
+    def _plan(self, progress: Progress) -> Step:
+        plan = self.plan(progress.state)
+        if plan.view not in self.views:
+            raise InputError(
+                f"step {progress.step} asks for the view {plan.view!r}; the views are {sorted(self.views)}"
+            )
+        return plan
 
     def _alone(self, task: Local, n_parts: int) -> float:
         """Seconds of one worker for a task that keeps nothing; what it computes is thrown away."""

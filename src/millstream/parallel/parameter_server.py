@@ -6,19 +6,18 @@ shard's own read-only copies, shared by all who read that version.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from datetime import timedelta
-from time import monotonic
 from typing import Any, Literal
 
 import numpy as np
 
-from millstream.errors import DeadlineExceeded, InputError, TrainingError
+from millstream.errors import InputError
 from millstream.parallel.backup import Backup, Journal, Replica
+from millstream.parallel.held_shard import HeldShard
 from millstream.parallel.keyed_rows import Keyed
 from millstream.parallel.shard import Sharding, named_arrays
-from millstream.parallel.shard_messages import Clock, Message, Pull, Push, Pushed, Reply, Unchanged, Values
+from millstream.parallel.shard_messages import Clock, Pull, Push, Unchanged, Values
 from millstream.parallel.shard_server import Apply, ShardServer, add
 from millstream.parallel.traffic import Meter, Traffic
 
@@ -73,7 +72,7 @@ class ParameterServer:
             "journal": Journal,
         }
         servers = [ShardServer(shard, sources, bound, apply, keyed) for shard in self.sharding.cut(arrays)]
-        self._held = [_HeldShard(server, backups[backup](server)) for server in servers]
+        self._held = [HeldShard(server, backups[backup](server)) for server in servers]
         self._meter = Meter()
 
     @property
@@ -83,7 +82,7 @@ class ParameterServer:
     @property
     def slowest(self) -> int:
         """Rounds that every source has finished, on every shard."""
-        return min(held.slowest for held in self._held)
+        return min([held.slowest for held in self._held])
 
     @property
     def traffic(self) -> Traffic:
@@ -98,17 +97,16 @@ class ParameterServer:
         fresh = False
         for held, piece in zip(self._held, self.sharding.split(delta), strict=True):
             push = Push(source, clock, number, piece)
-            (reply,) = held.send(push)
-            assert isinstance(reply, Pushed)
-            fresh |= reply.fresh
-            self._meter.count(pushed_bytes=push.nbytes if reply.fresh else 0)
+            new = held.push(push)
+            fresh |= new
+            self._meter.count(pushed_bytes=push.nbytes if new else 0)
         self._meter.count(pushes=fresh, duplicates=not fresh)
         return fresh
 
     def clock(self, source: int, clock: int) -> None:
         """The source has pushed everything of round `clock`. Saying it twice changes nothing."""
         for held in self._held:
-            held.send(Clock(source, clock))
+            held.clock(Clock(source, clock))
 
     def pull(self, source: int, clock: int, keys: Mapping[str, Array] | None = None) -> dict[str, Any]:
         """Read at the source's clock: at least every update of the rounds below ``clock - bound``.
@@ -116,35 +114,34 @@ class ParameterServer:
         keys: only these rows of these parameters; otherwise whole arrays, a `Keyed` as `Sparse`. The arrays are
         read-only. Waits for slower sources; raises `DeadlineExceeded` if that takes too long.
         """
-        arrays, _ = self.pull_newer(source, clock, keys, {})
-        return arrays
+        answers = self.answers(source, clock, keys, {})
+        if keys is None:
+            return self.sharding.join([answers[index].arrays for index in range(self.n_shards)])
+        return {name: self._in_order(name, wanted, answers) for name, wanted in keys.items()}
 
-    def pull_newer(
-        self,
-        source: int,
-        clock: int,
-        keys: Mapping[str, Array] | None,
-        had: Mapping[int, Values],
-    ) -> tuple[dict[str, Any], dict[int, Values]]:
-        """As `pull`, by one who may still have the answers of an earlier pull of the same keys, by shard. Returns the
-        arrays and what to have next time."""
-        routed = None if keys is None else {name: self.sharding.route(name, k) for name, k in keys.items()}
+    def answers(
+        self, source: int, clock: int, keys: Mapping[str, Array] | None, had: Mapping[int, Values]
+    ) -> dict[int, Values]:
+        """As `pull`, the answer of each shard, by one who may still have its answer to an earlier pull."""
+        wanted = self._wanted(keys)
         answers: dict[int, Values] = {}
-        for index, held in enumerate(self._held):
-            mine = None if keys is None or routed is None else self._keys_of(index, keys, routed)
-            if mine is not None and not mine:
-                continue
+        for index, mine in wanted.items():
             before = had.get(index)
             pull = Pull(source, clock, mine, -1 if before is None else before.version)
-            reply, waited = held.ask(pull, self._deadline)
-            answers[index] = answer = _answer(reply, before)
+            reply, waited = self._held[index].pull(pull, self._deadline)
+            answers[index] = _answer(reply, before)
             got = reply.nbytes if isinstance(reply, Values) else 0
-            self._meter.count(pulled_bytes=got + pull.nbytes, unchanged=not got, waited=waited)
-            self._meter.count(stale=max(0, clock - answer.slowest) if index == min(answers) else None)
-        self._meter.count(pulls=1)
-        if keys is None or routed is None:
-            return self.sharding.join([answers[index].arrays for index in range(self.n_shards)]), answers
-        return {name: _in_order(len(k), routed[name], name, answers) for name, k in keys.items()}, answers
+            self._meter.count(
+                pulled_bytes=got + pull.nbytes, unchanged=isinstance(reply, Unchanged), waited=waited
+            )
+        oldest = min((answer.slowest for answer in answers.values()), default=clock)
+        self._meter.count(stale=max(0, clock - oldest), pulls=1)
+        return answers
+
+    def read(self) -> dict[str, Any]:
+        """Whole arrays as they are now, read-only, whoever is how far; not counted."""
+        everything = [held.read() for held in self._held]
+        return self.sharding.join([values.arrays for values in everything])
 
     def lose(self, index: int) -> None:
         """Drop a shard as if its memory were gone, and recover it from its backup to the same bits.
@@ -154,80 +151,34 @@ class ParameterServer:
         self._held[index].recover()
         self._meter.count(recovered=1)
 
-    def _keys_of(
-        self, index: int, keys: Mapping[str, Array], routed: Mapping[str, list[Array | slice]]
-    ) -> dict[str, Array]:
-        mine = {
-            name: np.asarray(k)[routed[name][index]] - self.sharding.start(name, index)
-            for name, k in keys.items()
-        }
-        return {name: k for name, k in mine.items() if len(k)}
+    def _wanted(self, keys: Mapping[str, Array] | None) -> dict[int, dict[str, Array] | None]:
+        """What to ask of each shard; those that hold none of the keys are left out."""
+        if keys is None:
+            return dict.fromkeys(range(self.n_shards))
+        wanted: dict[int, dict[str, Array] | None] = {}
+        for name, array in keys.items():
+            for index, places in enumerate(self.sharding.route(name, array)):
+                chosen = array[places]
+                if len(chosen):
+                    mine = wanted.setdefault(index, {})
+                    assert mine is not None
+                    mine[name] = chosen - self.sharding.start(name, index)
+        return wanted
+
+    def _in_order(self, name: str, keys: Array, answers: Mapping[int, Values]) -> Array:
+        """Rows from several shards, in the order in which their keys were asked for."""
+        routed = self.sharding.route(name, keys)
+        rows: Array | None = None
+        for index, answer in answers.items():
+            if name in answer.arrays:
+                values = np.asarray(answer.arrays[name])
+                rows = np.empty((len(keys), *values.shape[1:]), values.dtype) if rows is None else rows
+                rows[routed[index]] = values
+        return np.empty(0) if rows is None else rows
 
 
-class _HeldShard:
-    """A shard server, its lock, and those who wait for its answers."""
-
-    def __init__(self, server: ShardServer, backup: Backup | None) -> None:
-        self._server, self._backup = server, backup
-        self._changed = threading.Condition()
-        self._answers: dict[tuple[int, int], Reply] = {}
-
-    @property
-    def slowest(self) -> int:
-        with self._changed:
-            return self._server.slowest
-
-    def send(self, message: Message) -> list[Reply]:
-        """Hand over a message; answers to others than its sender go to those who wait."""
-        with self._changed:
-            replies = self._server.handle(message)
-            if self._backup is not None:
-                self._backup.record(message, self._server)
-            waiting = [reply for reply in replies if not isinstance(reply, Pushed)]
-            for reply in waiting:
-                self._answers[reply.source, reply.clock] = reply
-            if waiting:
-                self._changed.notify_all()
-            return [reply for reply in replies if isinstance(reply, Pushed)]
-
-    def ask(self, pull: Pull, deadline: timedelta) -> tuple[Reply, float]:
-        """The answer to a pull, and the seconds waited for it."""
-        started = monotonic()
-        with self._changed:
-            replies = self._server.handle(pull)
-            if replies:
-                return replies[0], 0.0
-            who = (pull.source, pull.clock)
-            if not self._changed.wait_for(lambda: who in self._answers, deadline.total_seconds()):
-                raise DeadlineExceeded(
-                    f"source {pull.source} at clock {pull.clock} waited {deadline} for the slowest, which has finished "
-                    f"{self._server.slowest} rounds; see that every source calls clock()"
-                )
-            return self._answers.pop(who), monotonic() - started
-
-    def recover(self) -> None:
-        with self._changed:
-            if self._backup is None:
-                raise TrainingError(
-                    'a shard was lost and has no backup; make the server with backup="replica" or "journal"'
-                )
-            self._server = self._backup.recover()
-
-
-def _answer(reply: Reply, before: Values | None) -> Values:
-    if isinstance(reply, Unchanged) and before is not None:
-        return Values(before.source, reply.clock, reply.version, reply.slowest, before.arrays)
-    assert isinstance(reply, Values)
-    return reply
-
-
-def _in_order(n: int, routed: list[Array | slice], name: str, answers: Mapping[int, Values]) -> Array:
-    """Rows from several shards, in the order in which their keys were asked for."""
-    found = {index: answers[index].arrays[name] for index in answers if name in answers[index].arrays}
-    if len(routed) == 1:
-        return np.asarray(found[0])
-    first = np.asarray(next(iter(found.values())))
-    rows = np.empty((n, *first.shape[1:]), first.dtype)
-    for index, values in found.items():
-        rows[routed[index]] = values
-    return rows
+def _answer(reply: Values | Unchanged, before: Values | None) -> Values:
+    if isinstance(reply, Values):
+        return reply
+    assert before is not None
+    return Values(before.source, reply.clock, reply.version, reply.slowest, before.arrays)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from millstream.parallel.limits import Limits, measure_limits
+from millstream.parallel.traffic import Traffic
 
 __all__ = ["Report", "StepReport"]
 
@@ -47,7 +48,7 @@ class Report:
 
     seconds: wall time of the fit. persist: of it, writing the row-major copies. resumed_at: the step a checkpoint was
     taken up at, or None. one_worker: seconds that one worker took for `local` and combining of the first step, measured
-    apart, or None.
+    apart, or None. traffic: what went over the parameter server, or None without one.
     """
 
     engine: str
@@ -57,6 +58,7 @@ class Report:
     steps: tuple[StepReport, ...]
     resumed_at: int | None = None
     one_worker: float | None = None
+    traffic: Traffic | None = None
 
     @property
     def compute(self) -> float:
@@ -156,6 +158,7 @@ class Report:
             "persist": self.persist,
             "resumed_at": self.resumed_at,
             "one_worker": self.one_worker,
+            "traffic": None if self.traffic is None else asdict(self.traffic),
             **{name: getattr(self, name) for name in totals},
             "limits": asdict(limits),
             "share_of_bandwidth": self.share_of_bandwidth(limits),

@@ -282,7 +282,7 @@ def test_blas_has_one_thread_during_a_fit_and_its_own_number_after(
 def test_what_can_not_run_is_refused(numbers: data.Dataset) -> None:
     with pytest.raises(InputError, match="expected an engine such as"):
         fit(Sum(), numbers, engine="threads")
-    with pytest.raises(Refused, match=r"runs under Bulk\(\)"):
+    with pytest.raises(InputError, match=r"expected Bulk\(\), Stale"):
         fit(Sum(), numbers, sync="async")
     with pytest.raises(InputError, match="steps=0"):
         fit(Sum(), numbers, steps=0)
