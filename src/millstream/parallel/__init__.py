@@ -19,7 +19,7 @@ from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
 from millstream.parallel.qr import QR, r_factor
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sparse_sum import SPARSE_SUM, sparse
-from millstream.parallel.sync import Bulk
+from millstream.parallel.sync import Async, Bulk, Stale
 from millstream.parallel.threads import Threads
 from millstream.parallel.topk import TOPK, largest
 from millstream.parallel.tree import PairwiseTree, Reduction
@@ -36,6 +36,7 @@ __all__ = [
     "SUM",
     "TOPK",
     "Algorithm",
+    "Async",
     "Bulk",
     "Checkpoint",
     "Context",
@@ -52,6 +53,7 @@ __all__ = [
     "Reduction",
     "Report",
     "Step",
+    "Stale",
     "StepReport",
     "Threads",
     "Work",
