@@ -14,13 +14,16 @@ from typing import Any
 import pytest
 
 from millstream.errors import WorkerLost
-from millstream.parallel import Engine, Fault, Inline, Threads, Work
+from millstream.parallel import Engine, Fault, Inline, Processes, Threads, Work
 
 SOON, LATE = timedelta(milliseconds=500), timedelta(minutes=1)
 MAKE: dict[type[Engine], Callable[..., Engine]] = {
     Inline: lambda workers, faults=(): Inline(workers, faults, workers),
     Threads: lambda workers, faults=(): Threads(
         workers, SOON if any(fault.kind == "hang" for fault in faults) else LATE, faults
+    ),
+    Processes: lambda workers, faults=(): Processes(
+        workers, 2 * SOON if any(fault.kind == "hang" for fault in faults) else LATE, faults
     ),
 }
 
@@ -44,10 +47,18 @@ def unlucky(task: int) -> int:
     return task
 
 
+def square(x: int) -> int:
+    return x * x
+
+
+def negative(index: int, attempt: int) -> int:
+    return -index
+
+
 def map_keeps_order(make: Callable[..., Engine]) -> None:
     for workers in (1, 2, 5):
         for n_tasks in (0, 1, 2, 40):
-            assert make(workers).map(lambda x: x * x, range(n_tasks)) == [x * x for x in range(n_tasks)]
+            assert make(workers).map(square, range(n_tasks)) == [x * x for x in range(n_tasks)]
 
 
 def lost_workers_tasks_are_done_by_others(make: Callable[..., Engine]) -> None:
@@ -72,7 +83,7 @@ def every_step_reports_its_work_and_who_was_lost(make: Callable[..., Engine]) ->
     with make(3, [Fault(1, 2)]).crew() as crew:
         for step, lost in ((0, ()), (1, (2,)), (2, ())):
             accepted: dict[int, int] = {}
-            work = crew.run(lambda index, attempt: -index, accepted.__setitem__, 10, step=step)
+            work = crew.run(negative, accepted.__setitem__, 10, step=step)
             assert accepted == {index: -index for index in range(10)}
             assert work.lost == lost
             assert min(work.compute, work.combine, work.wait) >= 0

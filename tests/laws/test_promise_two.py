@@ -17,7 +17,7 @@ import pytest
 import threadpoolctl
 
 import millstream.data as data
-from millstream.parallel import Done, Engine, Fault, Inline, Op, Threads, fit
+from millstream.parallel import Done, Engine, Fault, Inline, Op, Processes, Threads, fit
 from millstream.parallel.tree import Statistic
 
 N_PARTS, EMPTY = 37, 11
@@ -71,6 +71,8 @@ def variants(engine: type[Engine]) -> list[Engine]:
         + [Inline(seed, faulty(kind, n), n) for seed in range(3) for n in (2, 3) for kind in ("die", "hang")],
         Threads: [Threads(n) for n in (1, 2, 3)]
         + [Threads(n, deadline[kind], faulty(kind, n)) for n in (2, 3) for kind in ("die", "hang")],
+        Processes: [Processes(n) for n in (1, 2, 3)]
+        + [Processes(n, 2 * deadline[kind], faulty(kind, n)) for n in (2, 3) for kind in ("die", "hang")],
     }
     return made[engine]  # a KeyError here: give the new engine its variants
 

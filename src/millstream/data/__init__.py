@@ -16,12 +16,14 @@ from millstream.data.dataset import Dataset
 from millstream.data.memory import from_arrow, from_numpy
 from millstream.data.parquet import read_parquet
 from millstream.data.part import Part, ReadColumns
+from millstream.data.persist import MappedFile
 from millstream.data.schema import Field, Role, Schema
 
 __all__ = [
     "Block",
     "Dataset",
     "Field",
+    "MappedFile",
     "Part",
     "ReadColumns",
     "Role",

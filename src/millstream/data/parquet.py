@@ -195,11 +195,17 @@ class _Forward:
 
 
 class _Readers:
-    """The row groups being decoded, at most `OPEN_READERS`; the one used longest ago goes first."""
+    """The row groups being decoded, at most `OPEN_READERS`; the one used longest ago goes first.
+
+    Sent to another process it begins with none.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: OrderedDict[_Key, _Forward] = OrderedDict()
+
+    def __reduce__(self) -> tuple[type[_Readers], tuple[()]]:
+        return _Readers, ()
 
     def take(self, key: _Key, position: int) -> pa.Table:
         with self._lock:

@@ -15,8 +15,10 @@ Parts keep their boundaries, so a fit on the copy has the bits of a fit on the o
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -28,18 +30,30 @@ from millstream.data.part import Part
 from millstream.data.schema import Field, Role, Schema
 from millstream.errors import SchemaError
 
-__all__ = ["MappedBatch", "persisted_parts"]
+__all__ = ["MappedBatch", "MappedFile", "persisted_parts"]
+
+
+class MappedFile:
+    """An Arrow IPC file, mapped. It needs no name: another process that is sent the descriptor maps it too.
+
+    descriptor: open for reading; belongs to the object, which closes it in the end.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+        self.reader = pa.ipc.open_file(pa.memory_map(f"/proc/self/fd/{descriptor}"))
 
 
 class MappedBatch:
     """The rows of one part in a mapped file."""
 
-    def __init__(self, file: pa.ipc.RecordBatchFileReader, index: int) -> None:
+    def __init__(self, file: MappedFile, index: int) -> None:
         self._file = file
         self._index = index
 
     def __call__(self, columns: Sequence[str], /) -> Iterator[pa.RecordBatch]:
-        yield self._file.get_batch(self._index).select(list(columns))
+        yield self._file.reader.get_batch(self._index).select(list(columns))
 
 
 def persisted_parts(
@@ -53,7 +67,7 @@ def persisted_parts(
         with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, copied.arrow) as writer:
             for part in parts:
                 writer.write_batch(_row_major_batch(part, copied))
-        file = pa.ipc.open_file(pa.memory_map(str(path)))
+        file = MappedFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     finally:
         shutil.rmtree(folder)
     return copied, [

@@ -1,7 +1,7 @@
 """How parts meet: one contract for every algorithm, on any engine.
 
 `fit` runs an `Algorithm` (`init`, `local`, `update`) over the parts of a dataset. An `Engine` says where:
-`Inline` plays workers on one thread, `Threads` has them. Statistics meet in a pairwise tree over part
+`Inline` plays workers on one thread, `Threads` and `Processes` have them. Statistics meet in a pairwise tree over part
 indices, so the fitted parameters have the same bits whoever computed what.
 """
 
@@ -16,6 +16,7 @@ from millstream.parallel.limits import Limits, measure_limits
 from millstream.parallel.minloc import MINLOC, NOWHERE, located
 from millstream.parallel.moments import MOMENTS, moments
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
+from millstream.parallel.processes import Processes
 from millstream.parallel.qr import QR, r_factor
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.sparse_sum import SPARSE_SUM, sparse
@@ -50,6 +51,7 @@ __all__ = [
     "Meta",
     "Op",
     "PairwiseTree",
+    "Processes",
     "Reduction",
     "Report",
     "Step",

@@ -89,6 +89,11 @@ class Schedule:
         held = self._held[worker] = _Held(index, now, taken=False)
         return held
 
+    def renew(self, worker: int, now: float) -> None:
+        """The worker was seen to get on with what it holds: its time begins anew."""
+        if worker in self._held:
+            self._held[worker].since = now
+
     def finish(self, worker: int, index: int) -> None:
         """The part is done. From a worker that was lost this changes nothing: its part is someone else's by now."""
         if worker in self._alive and worker in self._held and self._held[worker].index == index:

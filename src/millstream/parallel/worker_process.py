@@ -1,0 +1,154 @@
+"""What a worker process does: wait for parts, compute them, answer. It ends when the driver's end is closed.
+
+::
+
+    from the driver                                        from the worker
+    hire      number, faults, sys.path, cwd, progress      -
+    setting   number; the setting                          -
+    run       run, first, count, attempt; the task         done   run, first, seconds; the result
+              if it is another than before                 error  run, first; what was raised
+
+The worker counts the parts it has finished in a word of memory that it shares with the driver, so that one that goes
+on slowly can be told from one that is stuck.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
+from typing import Any, Literal
+
+import numpy as np
+
+from millstream.errors import MillstreamError, TrainingError
+from millstream.parallel.channel import Channel, Message
+from millstream.parallel.fault import Fault, fault_at
+from millstream.parallel.local import Setting
+from millstream.parallel.parcel import pack, unpack
+from millstream.parallel.tree import pairwise
+
+__all__ = ["WorkerTraceback", "place", "work"]
+
+Place = Literal["driver", "worker loading its task", "worker"]
+
+_place: Place = "driver"
+
+
+def place() -> Place:
+    """Where this code runs."""
+    return _place
+
+
+class WorkerTraceback(Exception):
+    """Where in a worker process an error was raised, as text: the cause of the error as the driver raises it."""
+
+    def __str__(self) -> str:
+        return f"\n\n{self.args[0]}"
+
+
+def work(channel: Channel) -> None:
+    """Do what the driver at the other end says, until it is gone."""
+    worker = _Worker(channel)
+    while True:
+        try:
+            worker.handle(channel.receive())
+        except (EOFError, ConnectionError):
+            return
+
+
+class _Worker:
+    def __init__(self, channel: Channel) -> None:
+        self._channel = channel
+        # given once
+        self._number = 0
+        self._faults: Sequence[Fault] = ()
+        self._progress: np.ndarray[Any, np.dtype[np.int64]] = np.zeros((1, 2), np.int64)
+        self._settings: dict[int, Setting] = {}
+        # of the run that was worked on last
+        self._run = -1
+        self._step = -1
+        self._task: Callable[[int, int], Any]
+        self._combine: Callable[[Any, Any], Any] | None = None
+        self._finished = 0
+
+    def handle(self, message: Message) -> None:
+        global _place
+        kind, *about = message.about
+        if kind == "hire":
+            self._number, self._faults, sys.path[:], folder = about
+            os.chdir(folder)
+            self._progress = _counters(message.descriptors[0])
+            return
+        try:
+            _place = "worker loading its task"
+            if kind == "setting":
+                self._settings[about[0]] = self._load(message, about[1])
+                return
+            run, step, index, first, count, attempt, parcel = about
+            if run != self._run:
+                self._run, self._step, self._finished = run, step, 0
+                self._task, self._combine = self._load(message, parcel)
+                self._progress[self._number, 1] = run
+            _place = "worker"
+            self._perform(index, first, count, attempt)
+        except BaseException as error:  # noqa: BLE001 - carried to the driver, which raises it
+            self._tell(error)
+        finally:
+            _place = "driver"
+
+    def _load(self, message: Message, about: tuple[Any, ...]) -> Any:
+        return unpack(message.stream, about, message.descriptors, self._settings)
+
+    def _perform(self, number: int, first: int, count: int, attempt: int) -> None:
+        started = perf_counter()
+        computing = 0.0
+
+        def results() -> Iterator[Any]:
+            nonlocal computing
+            for index in range(first, first + count):
+                self._suffer()
+                before = perf_counter()
+                result = self._task(index, attempt)
+                computing += perf_counter() - before
+                self._finished += 1
+                self._progress[self._number, 0] += 1
+                yield result
+
+        answer = pairwise(results(), self._combine) if self._combine else list(results())
+        parcel = pack(answer)
+        combining = perf_counter() - started - computing
+        self._send(("done", self._run, number, computing, combining, parcel.about), parcel)
+
+    def _suffer(self) -> None:
+        fault = fault_at(self._faults, self._step, self._number, self._finished)
+        if fault is not None:
+            os.kill(os.getpid(), signal.SIGKILL if fault.kind == "die" else signal.SIGSTOP)
+
+    def _tell(self, error: BaseException) -> None:
+        text = "".join(traceback.format_exception(error))
+        try:
+            parcel = pack(error)
+            unpack(parcel.stream, ((), parcel.origins), ())
+        except (MillstreamError, TypeError, ValueError, AttributeError, IndexError):
+            what = TrainingError(f"{type(error).__name__} in a worker process: {error}")
+            for note in getattr(error, "__notes__", ()):
+                what.add_note(note)
+            parcel = pack(what)
+        self._send(("error", self._run, text, parcel.about), parcel)
+
+    def _send(self, about: tuple[Any, ...], parcel: Any) -> None:
+        try:
+            self._channel.send(about, parcel.stream, parcel.descriptors)
+        finally:
+            parcel.close()
+
+
+def _counters(descriptor: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    memory = mmap.mmap(descriptor, 0)
+    os.close(descriptor)
+    return np.frombuffer(memory, np.int64).reshape(-1, 2)
