@@ -29,6 +29,10 @@ class HeldShard:
         with self._changed:
             return self._server.slowest
 
+    def check(self, push: Push) -> None:
+        """Raise what `push` would raise for a delta that doesn't fit."""
+        self._server.check(push.delta)
+
     def push(self, push: Push) -> bool:
         """True if the delta was new."""
         with self._changed:

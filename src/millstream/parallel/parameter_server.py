@@ -62,6 +62,8 @@ class ParameterServer:
             raise InputError(
                 f"sources={sources}, bound={bound}; expected at least one source and no bound below 0"
             )
+        if not isinstance(params, Mapping) or not params:
+            raise InputError(f"params={params!r}; expected a mapping of names to arrays or Keyed")
         keyed = {name: kind for name, kind in params.items() if isinstance(kind, Keyed)}
         arrays = named_arrays({name: array for name, array in params.items() if name not in keyed})
         self.bound, self.sources, self._deadline = bound, sources, deadline
@@ -93,10 +95,15 @@ class ParameterServer:
 
         number: counts the pushes of a source within a round, from 0. A source that is computed again after a death
         pushes under the same clock and number, and each shard keeps what it had first.
+
+        Raises `TrainingError`, with nothing changed, for a delta that doesn't fit the parameters.
         """
         fresh = False
-        for held, piece in zip(self._held, self.sharding.split(delta), strict=True):
-            push = Push(source, clock, number, piece)
+        pushes = [Push(source, clock, number, piece) for piece in self.sharding.split(delta)]
+        if len(pushes) > 1:  # all shards or none
+            for held, push in zip(self._held, pushes, strict=True):
+                held.check(push)
+        for held, push in zip(self._held, pushes, strict=True):
             new = held.push(push)
             fresh |= new
             self._meter.count(pushed_bytes=push.nbytes if new else 0)

@@ -219,7 +219,7 @@ class Sharding:
 
 def named_arrays(params: object) -> dict[str, Array]:
     """Parameters as a parameter server or a cut can take them."""
-    if not isinstance(params, Mapping) or not params:
+    if not isinstance(params, Mapping):
         raise InputError(f"parameters of type {type(params).__name__}; expected a mapping of names to arrays")
     arrays = {name: np.asarray(value) for name, value in params.items()}
     for name, array in arrays.items():

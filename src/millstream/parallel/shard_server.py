@@ -133,7 +133,7 @@ class ShardServer:
         own, expected = self._clocks[push.source], self._rounds[push.source].next_number
         fresh = (push.clock, push.number) == (own, expected)
         if fresh:
-            self._check(push.delta)
+            self.check(push.delta)
             self._change(push.delta)
             self._rounds[push.source].next_number += 1
             self._version += 1
@@ -186,7 +186,8 @@ class ShardServer:
             self._read = Values(-1, -1, self._version, -1, arrays)
         return self._read.arrays
 
-    def _check(self, delta: Delta) -> None:
+    def check(self, delta: Delta) -> None:
+        """Raise `TrainingError` if a delta doesn't fit the parameters. The answer never changes, so it needs no lock."""
         for name, change in delta.items():
             rows = self._keyed.get(name)
             if rows is None:
