@@ -7,6 +7,7 @@ indices, so the fitted parameters have the same bits whoever computed what.
 
 from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
+from millstream.parallel.check import LawBroken, Violation, check_algorithm
 from millstream.parallel.checkpoint import Checkpoint
 from millstream.parallel.engine import Crew, Engine, Work
 from millstream.parallel.fault import Fault
@@ -47,6 +48,7 @@ __all__ = [
     "Fault",
     "Fit",
     "Inline",
+    "LawBroken",
     "Limits",
     "Meta",
     "Op",
@@ -54,11 +56,13 @@ __all__ = [
     "Processes",
     "Reduction",
     "Report",
-    "Step",
     "Stale",
+    "Step",
     "StepReport",
     "Threads",
+    "Violation",
     "Work",
+    "check_algorithm",
     "fit",
     "largest",
     "located",
