@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 __all__ = [
     "add_rows",
+    "bucketed",
     "find_rows",
     "first_outside",
     "grouped",
@@ -150,3 +151,23 @@ def ranges_of(keys: Ints, bounds: Ints) -> Ints:
                 high = middle
         found[i] = low
     return found
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def bucketed(groups: Ints, n: int, keys: Ints, values: Numbers) -> tuple[Ints, Numbers, Ints]:
+    """Keys and their values (rows, width) moved to the order of `grouped`, and where each group begins."""
+    starts = np.zeros(n + 1, np.int64)
+    for i in range(groups.shape[0]):
+        starts[groups[i] + 1] += 1
+    for g in range(n):
+        starts[g + 1] += starts[g]
+    next_of = starts.copy()
+    moved_keys = np.empty_like(keys)
+    moved_values = np.empty_like(values)
+    for i in range(groups.shape[0]):
+        to = next_of[groups[i]]
+        next_of[groups[i]] += 1
+        moved_keys[to] = keys[i]
+        for j in range(values.shape[1]):
+            moved_values[to, j] = values[i, j]
+    return moved_keys, moved_values, starts

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from millstream.errors import InputError, TrainingError
-from millstream.kernels.sparse_update import first_outside, grouped, owners, ranges_of
+from millstream.kernels.sparse_update import bucketed, first_outside, grouped, owners, ranges_of
 
 __all__ = ["SHARD_BYTES", "Shard", "Sharding", "Sparse", "named_arrays"]
 
@@ -165,12 +165,8 @@ class Sharding:
         pieces: list[dict[str, Array | Sparse]] = [{} for _ in range(self.n_shards)]
         for name, change in delta.items():
             if isinstance(change, Sparse):
-                for index, mine in enumerate(self.route(name, change.keys)):
-                    if isinstance(mine, slice):
-                        pieces[index][name] = change
-                    elif len(mine):
-                        start = self.start(name, index)
-                        pieces[index][name] = Sparse(change.keys[mine] - start, change.values[mine])
+                for index, piece in self._sparse(name, change):
+                    pieces[index][name] = piece
                 continue
             bounds, array = self._bounds(name), np.asarray(change)
             if bounds is None:
@@ -184,25 +180,40 @@ class Sharding:
                     pieces[index][name] = array[bounds[index] : bounds[index + 1]]
         return pieces
 
+    def _sparse(self, name: str, change: Sparse) -> Iterator[tuple[int, Sparse]]:
+        owner = self._owner(name, change.keys)
+        if owner is None:
+            yield 0, change
+            return
+        values = np.ascontiguousarray(change.values).reshape(len(change.keys), -1)
+        keys, values, starts = bucketed(owner, self.n_shards, change.keys, values)
+        for index in np.flatnonzero(np.diff(starts)).tolist():
+            mine = slice(starts[index], starts[index + 1])
+            shape = (-1, *change.values.shape[1:])
+            yield index, Sparse(keys[mine] - self.start(name, index), values[mine].reshape(shape))
+
     def route(self, name: str, keys: Array) -> list[Array | slice]:
         """For each shard the positions of its keys among `keys`, in order; of a single shard, all.
 
         Raises `TrainingError` for a key outside the parameter.
         """
-        if name in self.hashed:
-            owner = owners(keys, self.n_shards) if self.n_shards > 1 else None
-        else:
-            bounds = self._bounds(name)
-            if bounds is None:
-                raise TrainingError(f"{name!r} has no axes, and so no keys")
-            outside = first_outside(keys, 0, bounds[-1])
-            if outside >= 0:
-                raise TrainingError(f"key {keys[outside]} of {name!r}; its keys are 0 to {bounds[-1] - 1}")
-            owner = ranges_of(keys, bounds) if self.n_shards > 1 else None
+        owner = self._owner(name, keys)
         if owner is None:
             return [slice(None)]
         order, starts = grouped(owner, self.n_shards)
         return [order[starts[index] : starts[index + 1]] for index in range(self.n_shards)]
+
+    def _owner(self, name: str, keys: Array) -> Array | None:
+        """The shard of each key; None while there is but one."""
+        if name in self.hashed:
+            return owners(keys, self.n_shards) if self.n_shards > 1 else None
+        bounds = self._bounds(name)
+        if bounds is None:
+            raise TrainingError(f"{name!r} has no axes, and so no keys")
+        outside = first_outside(keys, 0, bounds[-1])
+        if outside >= 0:
+            raise TrainingError(f"key {keys[outside]} of {name!r}; its keys are 0 to {bounds[-1] - 1}")
+        return ranges_of(keys, bounds) if self.n_shards > 1 else None
 
     def start(self, name: str, index: int) -> int:
         """The key of the first row of a shard's range; 0 under sparse keys, which are never renumbered."""

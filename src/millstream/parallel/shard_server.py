@@ -134,10 +134,11 @@ class ShardServer:
         fresh = (push.clock, push.number) == (own, expected)
         if fresh:
             self.check(push.delta)
-            self._change(push.delta)
             self._rounds[push.source].next_number += 1
-            self._version += 1
-            self._read = None
+            if push.delta:
+                self._change(push.delta)
+                self._version += 1
+                self._read = None
         elif (push.clock, push.number) > (own, expected):
             raise TrainingError(
                 f"source {push.source} pushes number {push.number} of clock {push.clock}; the next of it is number "
@@ -187,7 +188,7 @@ class ShardServer:
         return self._read.arrays
 
     def check(self, delta: Delta) -> None:
-        """Raise `TrainingError` if a delta doesn't fit the parameters. The answer never changes, so it needs no lock."""
+        """Raise `TrainingError` if a delta doesn't fit the parameters. The answer never changes: it needs no lock."""
         for name, change in delta.items():
             rows = self._keyed.get(name)
             if rows is None:

@@ -7,6 +7,7 @@ import pytest
 
 from millstream.kernels.sparse_update import (
     add_rows,
+    bucketed,
     find_rows,
     first_outside,
     grouped,
@@ -69,6 +70,11 @@ def test_rows_are_grouped_in_a_stable_order() -> None:
     order, starts = grouped(groups, 7)
     assert order.tolist() == np.argsort(groups, kind="stable").tolist()
     assert np.diff(starts).tolist() == np.bincount(groups, minlength=7).tolist()
+    keys, values = np.arange(500) * 7, np.arange(1000.0).reshape(500, 2)
+    moved_keys, moved_values, moved_starts = bucketed(groups, 7, keys, values)
+    assert moved_keys.tolist() == keys[order].tolist()
+    assert moved_values.tolist() == values[order].tolist()
+    assert moved_starts.tolist() == starts.tolist()
 
 
 def test_each_key_lies_in_its_range() -> None:
