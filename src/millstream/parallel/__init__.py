@@ -13,17 +13,22 @@ from millstream.parallel.engine import Crew, Engine, Work
 from millstream.parallel.fault import Fault
 from millstream.parallel.fit import Fit, fit
 from millstream.parallel.inline import Inline
+from millstream.parallel.keyed_rows import Keyed
 from millstream.parallel.limits import Limits, measure_limits
 from millstream.parallel.minloc import MINLOC, NOWHERE, located
 from millstream.parallel.moments import MOMENTS, moments
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
+from millstream.parallel.parameter_client import ParameterClient
+from millstream.parallel.parameter_server import ParameterServer
 from millstream.parallel.processes import Processes
 from millstream.parallel.qr import QR, r_factor
 from millstream.parallel.report import Report, StepReport
+from millstream.parallel.shard import Shard, Sparse
 from millstream.parallel.sparse_sum import SPARSE_SUM, sparse
 from millstream.parallel.sync import Async, Bulk, Stale
 from millstream.parallel.threads import Threads
 from millstream.parallel.topk import TOPK, largest
+from millstream.parallel.traffic import Traffic
 from millstream.parallel.tree import PairwiseTree, Reduction
 
 __all__ = [
@@ -48,18 +53,24 @@ __all__ = [
     "Fault",
     "Fit",
     "Inline",
+    "Keyed",
     "LawBroken",
     "Limits",
     "Meta",
     "Op",
     "PairwiseTree",
+    "ParameterClient",
+    "ParameterServer",
     "Processes",
     "Reduction",
     "Report",
+    "Shard",
+    "Sparse",
     "Stale",
     "Step",
     "StepReport",
     "Threads",
+    "Traffic",
     "Violation",
     "Work",
     "check_algorithm",
