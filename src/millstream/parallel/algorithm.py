@@ -76,11 +76,13 @@ class Context:
     step: the number of the step, from 0.
     rng: random numbers that depend on the seed of the fit, the step and the part index alone.
     keep: stays with the part between steps, until a worker is lost; a cache and nothing more.
+    scores: what `score` said of the rows of the part, combined over the shards; None without it, and within it.
     """
 
     step: int
     rng: np.random.Generator
     keep: dict[str, Any] = field(default_factory=dict)
+    scores: Mapping[str, np.ndarray[Any, Any]] | None = None
 
 
 class Algorithm(Protocol):
@@ -92,6 +94,14 @@ class Algorithm(Protocol):
       after `update`, with the new state, or with the parameters if that was Done.
     - ``flops(params, n_rows) -> float``: floating-point operations of `local` over so many rows; the report then tells
       the share of the machine's sgemm.
+    - ``delta(params, statistic, clock) -> Delta``: what one part adds to the parameters in step `clock`, by name an
+      array or `Sparse`; allows `Stale` and `Async`. ``apply(shard, delta) -> shard``: how a shard of them takes
+      it; by default it adds. The parameters are named arrays.
+    - ``score(shard, part, ctx) -> rows``: the parameters are named arrays and come in shards. Per-row arrays from one
+      shard, combined over the shards as `combine` says, are seen by `local` as ``ctx.scores``; `local` is then called
+      for every part and shard. Its fields are put together in the order of the shards for `update`, or combined where
+      they have no axes: a sum over rows that every shard knows belongs to shard 0 alone.
+    - ``shards``: how many shards, both here and on a parameter server; by default one for each megabyte.
     - ``single_pass = True``: the data are read once or twice, so no row-major copy is made of them.
     """
 

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.data import Dataset
-from millstream.errors import InputError
+from millstream.errors import InputError, Refused
 from millstream.parallel.algorithm import Algorithm, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
 from millstream.parallel.checkpoint import Checkpoint, CheckpointFile, Progress
@@ -26,6 +26,7 @@ from millstream.parallel.local import Contribution, Local, Setting, rng_of
 from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.progress_line import ProgressLine
 from millstream.parallel.report import Report, StepReport
+from millstream.parallel.scored import run_scored
 from millstream.parallel.served import refuse_served, train_served
 from millstream.parallel.sync import Async, Bulk, Stale, Sync
 from millstream.parallel.threads import Threads
@@ -107,6 +108,10 @@ def fit(
     _refuse(engine, sync, steps)
     if not isinstance(sync, Bulk):
         refuse_served(algorithm, engine, sync, steps, checkpoint, baseline)
+    if baseline and hasattr(algorithm, "score"):
+        raise Refused(
+            "baseline=True measures `local` alone, which here needs the scores of all shards; leave it out"
+        )
     views = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     if "train" not in views:
         raise InputError(f"the views are {sorted(views)}; one of them must be called 'train'")
@@ -251,10 +256,15 @@ class _Training:
         if self.baseline and self.one_worker is None:
             self.one_worker = self._alone(task, n_parts)
             started = perf_counter()
-        work = crew.run(
-            task, accept, n_parts, step=progress.step, combine=task.combine, queue=self.sync.queue
-        )
-        statistic = reduction.result()
+        if hasattr(self.algorithm, "score"):
+            work, statistic, sizes[0] = run_scored(
+                task, n_parts, engine=self.engine, crew=crew, queue=self.sync.queue
+            )
+        else:
+            work = crew.run(
+                task, accept, n_parts, step=progress.step, combine=task.combine, queue=self.sync.queue
+            )
+            statistic = reduction.result()
         updating = perf_counter()
         try:
             answer = self.algorithm.update(progress.state, statistic)

@@ -20,7 +20,7 @@ from millstream.parallel.keep import Keep
 from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.tree import Statistic, combined
 
-__all__ = ["Contribution", "Local", "Setting", "rng_of"]
+__all__ = ["Contribution", "Local", "Setting", "read_only", "rng_of"]
 
 
 class Setting:
@@ -60,18 +60,24 @@ class Local:
     batch: Minibatch | None = None
 
     def __call__(self, index: int, attempt: int) -> Contribution:
+        keep = self.setting.keeps[self.view].of(index, self.step, attempt, self.since)
+        return self.compute("local", read_only(self.params), index, keep)
+
+    def compute(
+        self, name: str, params: Any, index: int, keep: dict[str, Any], scores: Statistic | None = None
+    ) -> Contribution:
+        """What the method of that name makes of part `index`."""
         setting = self.setting
-        keep = setting.keeps[self.view].of(index, self.step, attempt, self.since)
-        ctx = Context(self.step, rng_of(setting.seed, (self.step << 32) + index), keep)
+        ctx = Context(self.step, rng_of(setting.seed, (self.step << 32) + index), keep, scores)
         part = setting.views[self.view][index]
         part = part if self.batch is None else self.batch.within(part)
         try:
-            statistic = _arrays(setting.algorithm.local(_read_only(self.params), part, ctx))
+            arrays = _arrays(name, getattr(setting.algorithm, name)(params, part, ctx))
         except Exception as error:
-            name = type(setting.algorithm).__name__
-            error.add_note(f"in local of {name}, part {index} of view {self.view!r}, step {self.step}")
+            kind = type(setting.algorithm).__name__
+            error.add_note(f"in {name} of {kind}, part {index} of view {self.view!r}, step {self.step}")
             raise
-        return Contribution(statistic, sum(array.nbytes for array in statistic.values()))
+        return Contribution(arrays, sum(array.nbytes for array in arrays.values()))
 
     def combine(self, left: Contribution, right: Contribution) -> Contribution:
         """Of two neighbours, the left one with the lower part indices."""
@@ -84,10 +90,10 @@ def rng_of(seed: int, stream: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=np.array([seed % 2**64, stream], dtype=np.uint64)))
 
 
-def _read_only(params: Any) -> Any:
+def read_only(params: Any) -> Any:
     """The same parameters, behind views that can't be written through."""
     if isinstance(params, Mapping):
-        return {name: _read_only(value) for name, value in params.items()}
+        return {name: read_only(value) for name, value in params.items()}
     if isinstance(params, np.ndarray):
         view = params.view()
         view.flags.writeable = False
@@ -95,9 +101,9 @@ def _read_only(params: Any) -> Any:
     return params
 
 
-def _arrays(statistic: object) -> Statistic:
+def _arrays(method: str, statistic: object) -> Statistic:
     if not isinstance(statistic, Mapping):
         raise TrainingError(
-            f"local returned {type(statistic).__name__}; expected a mapping of names to arrays"
+            f"{method} returned {type(statistic).__name__}; expected a mapping of names to arrays"
         )
     return {name: np.asarray(value) for name, value in statistic.items()}
