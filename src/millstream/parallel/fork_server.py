@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
 
 from millstream.errors import WorkerLost
@@ -94,8 +95,9 @@ class ForkServer:
 
     def end(self, pids: Iterable[int]) -> None:
         """Kill these workers, also stopped ones; returns when they are gone."""
-        if self._usable:  # else they ended with it
-            self._ask("end", list(pids))
+        if self._usable:
+            with suppress(WorkerLost):  # if the server is lost they ended with it
+                self._ask("end", list(pids))
 
     def close(self) -> None:
         """End the process and every worker; may be called twice. In a fork of the owner it does nothing."""

@@ -70,7 +70,7 @@ class _Server:
                 for module in given:
                     importlib.import_module(module)
             elif kind == "fork":
-                answer = [self._fork(descriptors.pop(), descriptors) for _ in range(len(descriptors))][::-1]
+                answer = [self._fork(one, descriptors[at + 1 :]) for at, one in enumerate(descriptors)]
             else:
                 answer = [self._end(pid) for pid in given if pid in self._children]
             self._channel.send((kind, answer))
