@@ -52,6 +52,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two l
         Done as Done,
         Fit as Fit,
         Inline as Inline,
+        Processes as Processes,
         Step as Step,
         Threads as Threads,
         fit as fit,
@@ -79,7 +80,7 @@ _PACKAGE_OF = {
         "errors": "MillstreamError",
         "log": "Log Topic read_topic",
         "models": "Registry Scorer",
-        "parallel": "Bulk Done Fit Inline Step Threads fit",
+        "parallel": "Bulk Done Fit Inline Processes Step Threads fit",
         "stream": "Stream Tumbling as_stream count max mean min sum",
         "stream.run": "run",
     }.items()

@@ -15,7 +15,7 @@ from sklearn.pipeline import Pipeline
 
 from millstream import learn
 from millstream.data import from_arrow
-from millstream.parallel import Fault, Inline, Threads
+from millstream.parallel import Fault, Inline, Processes, Threads
 
 ROWS = 1_500
 NUMBERS = ["a", "b", "c", "d"]
@@ -96,6 +96,8 @@ ENGINES = [
     Threads(2),
     Threads(3),
     Threads(3, faults=[Fault(step=0, worker=1)]),
+    Processes(2),
+    Processes(3, faults=[Fault(step=0, worker=1)]),
 ]
 
 
@@ -153,6 +155,16 @@ def test_the_same_bits_at_any_width(estimator, features):
     expected = fitted_bits(on(ENGINES[0], estimator).fit(data))
     for engine in ENGINES[1:]:
         assert fitted_bits(on(engine, estimator).fit(data)) == expected, engine
+
+
+@pytest.mark.parametrize(
+    "estimator", [learn.KMeans(n_clusters=6, random_state=4), learn.LogisticRegression()], ids=repr
+)
+def test_one_two_three_and_five_workers_on_every_engine(estimator):
+    data = dataset(NUMBERS)
+    engines = [make(n) for make in (lambda n: Inline(n, workers=n), Threads, Processes) for n in (1, 2, 3, 5)]
+    fitted = [fitted_bits(on(engine, estimator).fit(data)) for engine in engines]
+    assert [engine for engine, bits in zip(engines, fitted, strict=True) if bits != fitted[0]] == []
 
 
 def test_the_law_of_bits_rejects_another_order_of_summation():

@@ -14,6 +14,7 @@ Numeric features leave by column as one fixed-size list named ``X``, which a mod
 from __future__ import annotations
 
 from abc import abstractmethod
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class Transformer(TransformerMixin, BaseEstimator):  # type: ignore[misc]
         if isinstance(X, Dataset):
             columns = columns_of(self, X.schema)
             return X.map_batches(
-                lambda batch: self._batch(batch, columns), self._output_schema(X.schema, columns)
+                partial(self._batch, columns=columns), self._output_schema(X.schema, columns)
             )
         if isinstance(X, pa.RecordBatch):
             return self._batch(X, columns_of(self, Schema.of(X.schema)))
