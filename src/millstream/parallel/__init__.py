@@ -7,6 +7,7 @@ indices, so the fitted parameters have the same bits whoever computed what.
 
 from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
 from millstream.parallel.blas import one_blas_thread
+from millstream.parallel.by_key import combine_by_key, join, regroup
 from millstream.parallel.check import LawBroken, Violation, check_algorithm
 from millstream.parallel.checkpoint import Checkpoint
 from millstream.parallel.engine import Crew, Engine, Work
@@ -24,6 +25,7 @@ from millstream.parallel.processes import Processes
 from millstream.parallel.qr import QR, r_factor
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.shard import Shard, Sparse
+from millstream.parallel.shuffle import Shuffled, ShuffleReport
 from millstream.parallel.sparse_sum import SPARSE_SUM, sparse
 from millstream.parallel.sync import Async, Bulk, Stale
 from millstream.parallel.threads import Threads
@@ -65,6 +67,8 @@ __all__ = [
     "Reduction",
     "Report",
     "Shard",
+    "ShuffleReport",
+    "Shuffled",
     "Sparse",
     "Stale",
     "Step",
@@ -74,12 +78,15 @@ __all__ = [
     "Violation",
     "Work",
     "check_algorithm",
+    "combine_by_key",
     "fit",
+    "join",
     "largest",
     "located",
     "measure_limits",
     "moments",
     "one_blas_thread",
     "r_factor",
+    "regroup",
     "sparse",
 ]
