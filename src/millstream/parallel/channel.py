@@ -31,7 +31,7 @@ class Message(NamedTuple):
     """`about` says what it is; `descriptors` belong to the receiver."""
 
     about: tuple[Any, ...]
-    stream: bytearray
+    stream: memoryview
     descriptors: list[int]
 
 
@@ -70,8 +70,9 @@ class Channel:
         if len(head) < HEAD.size:
             head += self._exactly(HEAD.size - len(head), at_start=not head)
         n_about, n_stream, _ = HEAD.unpack(head)
-        about = pickle.loads(self._exactly(n_about))  # noqa: S301 - see above: our own process sent it
-        return Message(about, self._exactly(n_stream), list(descriptors))
+        rest = memoryview(self._exactly(n_about + n_stream))
+        about = pickle.loads(rest[:n_about])  # noqa: S301 - see above: our own process sent it
+        return Message(about, rest[n_about:], list(descriptors))
 
     def _exactly(self, size: int, at_start: bool = False) -> bytearray:
         buffer = bytearray(size)

@@ -89,7 +89,7 @@ def pack(content: Any, settings: Mapping[int, int] | None = None) -> Parcel:
 
 
 def unpack(
-    stream: bytes | bytearray,
+    stream: bytes | memoryview,
     about: tuple[Any, ...],
     descriptors: Sequence[int],
     settings: Mapping[int, Setting] | None = None,
@@ -161,7 +161,7 @@ class _Pickler(pickle.Pickler):
 class _Unpickler(pickle.Unpickler):
     def __init__(
         self,
-        stream: bytes | bytearray,
+        stream: bytes | memoryview,
         buffers: Sequence[memoryview],
         files: Sequence[int],
         origins: Mapping[str, Origin],
