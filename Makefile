@@ -20,7 +20,8 @@ setup: $(READY)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade --constraint constraints.txt --editable ".[test,check]"
+	@echo "installing the pinned versions into $(VENV)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade --constraint constraints.txt --editable ".[test,check]"
 	@touch $@
 
 quickstart: $(READY)

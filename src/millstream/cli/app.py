@@ -8,13 +8,15 @@ commands, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from millstream.errors import MillstreamError
 
 from . import deploy, log, models, quickstart_command, score, serve, train
-from .console import complaints
+from .console import complaints, output
 
 __all__ = ["app", "main"]
 
@@ -34,13 +36,28 @@ app.command("serve")(serve.serve)
 app.add_typer(deploy.app, name="deploy")
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        output.print(f"millstream {version('millstream')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Scalable machine learning, from the first event to the edge."""
+
+
 def main() -> None:
     """Entry point of the console script."""
     try:
         app()
     except MillstreamError as error:
-        complaints.print(f"[bold red]{type(error).__name__}[/]: ", end="")
-        complaints.print(str(error), markup=False)
+        complaints.print(f"{type(error).__name__}: ", style="bold red", end="")
+        complaints.print(str(error))
         sys.exit(1)
     except KeyboardInterrupt:
         complaints.print("stopped")

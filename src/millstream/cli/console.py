@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 __all__ = ["complaints", "output", "progress", "table"]
 
-output = Console(highlight=False, soft_wrap=True)
-complaints = Console(stderr=True, highlight=False, soft_wrap=True)
+output = Console(highlight=False, markup=False, soft_wrap=True)
+complaints = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
 if not output.is_terminal:
     output.width = 500  # in a file or a pipe no cell is cut
 
@@ -22,8 +21,8 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) 
     """Print rows under a title; numbers are already text in the form they should have."""
     drawn = Table(*columns, box=None, pad_edge=False, header_style="dim")
     for row in rows:
-        drawn.add_row(*(escape(str(cell)) for cell in row))
-    output.print(f"\n[bold]{escape(title)}[/]")
+        drawn.add_row(*map(str, row))
+    output.print(f"\n{title}", style="bold")
     output.print(drawn)
 
 

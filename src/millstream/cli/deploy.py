@@ -49,7 +49,7 @@ def database(
             progress=lambda done, total: tell("rows", done, total),
         )
         if show:
-            output.print(scorer.sql(), markup=False, soft_wrap=True)
+            output.print(scorer.sql())
             return
         report = scorer.run()
     output.print(f"{report.rows:,} rows scored into {into}")

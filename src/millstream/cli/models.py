@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -69,7 +70,11 @@ def show(
         ("column", "type"),
         ((field.name, field.type) for field in flat_schema(version.signature.output_schema)),
     )
-    table("Lineage", ("what", "value"), version.lineage.items())
+    table(
+        "Lineage",
+        ("what", "value"),
+        ((key, shorten(str(value), 100)) for key, value in version.lineage.items()),
+    )
     table(
         "Golden rows by target",
         ("target", "largest difference", "label flips", "at"),
@@ -106,11 +111,13 @@ def promote(
 
 @app.command()
 def history(
-    name: Annotated[str, typer.Argument(help="Name of the model.")],
+    name: Annotated[str, typer.Argument(help="Name of the model, or NAME@ALIAS.")],
     alias: Annotated[str, typer.Argument(help="Alias.")] = "production",
     registry: RegistryPath = Path("models"),
 ) -> None:
     """Where an alias has pointed, and since when."""
+    if "@" in name:
+        name, _, alias = name.partition("@")
     changes = existing(registry).history(name, alias)
     rows = ((change.at, change.previous or "", change.number) for change in changes)
     table(f"{name}@{alias}", ("at", "from", "to"), rows)

@@ -32,14 +32,14 @@ def quickstart(
             workers=workers,
             seed=seed,
             progress=tell,
-            step=lambda name: complaints.print(f"[bold]{name}[/]", highlight=False),
+            step=lambda name: complaints.print(name, style="bold"),
         )
         figures = story.run()
     show(figures)
     output.print(f"\nreport: {home / 'report.html'}")
     if figures["failures"]:
         for failure in figures["failures"]:
-            complaints.print(f"[bold red]failed[/]: {failure}")
+            complaints.print(f"failed: {failure}", style="bold red")
         raise typer.Exit(1)
 
 

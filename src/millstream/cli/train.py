@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .console import output, table
+from .console import complaints, output, table
 from .models import RegistryPath
 
 if TYPE_CHECKING:
@@ -52,22 +52,62 @@ def train(
 
     if model is ModelName.LOGISTIC_REGRESSION and target is None:
         raise typer.BadParameter("logistic-regression needs a column to predict: --target COLUMN")
-    columns = features.split(",") if features else None
+    columns = [name.strip() for name in features.split(",")] if features else None
     rows = ms.read_parquet(data, features=columns, target=target)
+    if columns is None:
+        rows = without_times(rows)
     engine = ms.Threads(workers)
-    with output.status(f"training {model} on {rows.n_rows:,} rows, {workers} workers"):
+    with complaints.status(f"training {model} on {rows.n_rows:,} rows, {workers} workers"):
         estimator = model_over(rows, final_step(model, clusters, seed, engine), engine).fit(rows)
     report = estimator[-1].fit_report_
+    quality = {} if target is None else quality_of(estimator, rows)
     table(
         f"{model}, {rows.n_rows:,} rows in {len(rows.parts)} parts",
-        ("workers", "steps", "seconds", "waiting"),
-        [(workers, len(report.steps), f"{report.seconds:.2f}", f"{report.share_of_waiting:.0%}")],
+        ("workers", "steps", "seconds", "waiting", *(f"{name}, training rows" for name in quality)),
+        [
+            (
+                workers,
+                len(report.steps),
+                f"{report.seconds:.2f}",
+                f"{report.share_of_waiting:.0%}",
+                *(f"{value:.4f}" for value in quality.values()),
+            )
+        ],
     )
     if name:
         version = ms.Registry(registry).register(
-            name, estimator, data=rows, lineage={"data": data, "seed": seed}
+            name, estimator, data=rows, metrics=quality, lineage={"data": data, "seed": seed}
         )
         output.print(f"registered {version.name} version {version.number}, digest {version.digest[:12]}")
+
+
+def without_times(rows: Dataset) -> Dataset:
+    """The rows without the columns that are neither numbers nor text (times, lists): no model reads these."""
+    import pyarrow as pa
+
+    fields = [rows.schema[name] for name in rows.schema.features]
+    unused = [f for f in fields if not (f.is_number or is_text(f.type) or pa.types.is_boolean(f.type))]
+    if not unused:
+        return rows
+    complaints.print("not used: " + ", ".join(f"{field.name} ({field.type})" for field in unused))
+    skipped = {field.name for field in unused}
+    return rows.select([name for name in rows.schema.names if name not in skipped])
+
+
+def quality_of(estimator: Any, rows: Dataset) -> dict[str, float]:
+    """Accuracy, and for two classes the area under the ROC curve, on the rows themselves."""
+    import numpy as np
+
+    from millstream.learn.metrics import Accuracy, RocAuc
+
+    target = rows.schema.target
+    y = np.asarray(rows.select([target]).to_table()[target].to_numpy()) if target else np.empty(0)
+    probability = estimator.predict_proba(rows)
+    classes = estimator[-1].classes_
+    quality = {"accuracy": Accuracy().update(y, classes[probability.argmax(axis=1)]).result}
+    if len(classes) == 2:
+        quality["auc"] = RocAuc().update((y == classes[1]).astype(np.int64), probability[:, 1]).result
+    return quality
 
 
 def final_step(model: ModelName, clusters: int, seed: int, engine: Engine) -> Any:
