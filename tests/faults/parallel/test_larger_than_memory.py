@@ -24,7 +24,7 @@ import pathlib, re, resource, shutil, sys, tempfile
 import numpy as np
 import pyarrow as pa
 import millstream.data as data
-from millstream.parallel import Done, Threads, fit
+from millstream.parallel import Done, Threads, combine_by_key, fit, regroup
 
 pa.set_memory_pool(pa.system_memory_pool())
 
@@ -48,6 +48,12 @@ data.from_arrow(pa.table({{f"x{{i}}": np.ones(64) for i in range(16)}}), part_ro
 for single_pass in (True, False):
     fit(Moments(single_pass), data.read_parquet(small / "rows"), engine=Threads(2))
 data.read_parquet(small / "rows").filter(lambda b: np.asarray(b['x0']) > 0).to_table()
+
+def keyed(dataset):
+    return dataset.map_batches(lambda b: b.append_column("key", b["x0"].cast(pa.int32())))
+
+rows = regroup(keyed(data.read_parquet(small / "rows")), "key", engine=Threads(2)).dataset
+combine_by_key(rows, "key", {{"total": ("x1", "sum")}}, engine=Threads(2))
 shutil.rmtree(small)
 held = int(re.search(r"VmData:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (held + {ALLOWED}, held + {ALLOWED}))
@@ -87,6 +93,25 @@ def test_writes_what_it_can_not_hold(path: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr[-2000:]
     written = sum(pq.read_metadata(file).num_rows for file in (tmp_path / "out").iterdir())
     assert written == int((pq.read_table(path, columns=["x0"])["x0"].to_numpy() < 50).sum())
+
+
+def test_regroups_what_it_can_not_hold(path: Path) -> None:
+    script = """
+shuffled = regroup(keyed(rides), "key", engine=Threads(2))
+homes = [set(part.to_table(["key"])["key"].to_pylist()) for part in shuffled.dataset.parts]
+print(shuffled.report.rows_out, shuffled.report.bytes_shuffled, sum(map(len, homes)), len(set.union(*homes)))
+totals = combine_by_key(keyed(rides), "key", {"total": ("x1", "sum")}, engine=Threads(2)).dataset.to_table()
+print(totals.sort_by("key")["total"].to_pylist())
+"""
+    result = run(script, path)
+    assert result.returncode == 0, result.stderr[-2000:]
+    first, second = result.stdout.splitlines()
+    rows, nbytes, homes, keys = map(int, first.split())
+    assert (rows, homes, keys) == (ROW_GROUPS * GROUP_ROWS, 100, 100)
+    assert nbytes >= rows * (8 * N_FEATURES + 4)
+    table = pq.read_table(path, columns=["x0", "x1"])
+    keyed = np.bincount(table["x0"].to_numpy().astype(int), table["x1"].to_numpy())
+    assert second == str(keyed.tolist())  # sums of integers, exact
 
 
 def test_the_limit_bites(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -23,6 +24,7 @@ from millstream.parallel import (
     Done,
     LawBroken,
     Op,
+    Processes,
     Step,
     Threads,
     check_algorithm,
@@ -335,6 +337,22 @@ class Lengths:
     def update(self, state, statistic):
         after = {"n": int(state["n"] + statistic["n"]), "view": state["view"] + 1}
         return Done(after) if after["view"] == 2 else after
+
+
+def test_engines_of_ones_own_are_tried_too() -> None:
+    assert set(check_algorithm(Descent(), DATASET, engines=[Processes(2)]).values()) == {"held"}
+    with pytest.raises(
+        LawBroken, match=r"any width: on Processes\(2\) against one worker, state\['w'\] differs"
+    ):
+        check_algorithm(KnowsItsProcess(), DATASET, engines=[Processes(2)])
+
+
+@dataclass
+class KnowsItsProcess(Descent):
+    home: int = os.getpid()
+
+    def local(self, params, part, ctx):
+        return {"gradient": super().local(params, part, ctx)["gradient"] + (os.getpid() != self.home)}
 
 
 def test_views_strings_and_further_engines() -> None:

@@ -11,7 +11,7 @@ from hypothesis import given, settings, strategies as st
 
 import millstream.data as data
 from millstream.errors import InputError
-from millstream.parallel import CONCAT, Done, Engine, Fault, Inline, Step, Threads, fit
+from millstream.parallel import CONCAT, Done, Engine, Fault, Inline, Processes, Step, Threads, fit
 from millstream.parallel.minibatch import Minibatch
 
 SIZES = [30, 0, 1, 49, 20]
@@ -106,6 +106,7 @@ class Rows:
         Threads(1),
         Threads(2),
         Threads(3, faults=[Fault(1, 2)]),
+        Processes(2, faults=[Fault(2, 1)]),
     ],
     ids=repr,
 )
