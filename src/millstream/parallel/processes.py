@@ -33,6 +33,9 @@ class Processes(Engine):
     deadline: how long one call of `local` may take before its worker counts as stuck and is killed.
     faults: injected deaths (SIGKILL) and hangs (SIGSTOP), for tests.
 
+    What lies in memory is copied once for each fit, into memory that the workers share; a Parquet file and the
+    row-major copy are read where they are.
+
     Algorithm and function are pickled, so they are defined at the top of a module or script. Of a script the workers
     load what does not stand under ``if __name__ == "__main__":``. Inside `local` or `map` of another `Processes` there
     is no further process: everything runs on the worker that asks.

@@ -11,10 +11,11 @@ import pytest
 import threadpoolctl
 
 import millstream.data as data
-from millstream.errors import InputError, Refused, TrainingError
-from millstream.parallel import CONCAT, MAX, Done, Fault, Inline, Step, StepReport, Threads, fit
+from millstream.errors import InputError, TrainingError
+from millstream.parallel import CONCAT, MAX, Done, Fault, Inline, Processes, Step, StepReport, Threads, fit
 
-ENGINES = [Inline(seed=5), Threads(1), Threads(2)]
+IN_PROCESS = [Inline(seed=5), Threads(1), Threads(2)]
+ENGINES = [*IN_PROCESS, Processes(2)]
 
 
 @pytest.fixture
@@ -199,7 +200,7 @@ class Keeps(Sum):
         return Done(statistic) if state["seen"] == 2 else {**state, "seen": state["seen"] + 1}
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=repr)
+@pytest.mark.parametrize("engine", IN_PROCESS, ids=repr)
 def test_keep_stays_with_its_part(engine: Any, numbers: data.Dataset) -> None:
     assert fit(Keeps(), numbers, engine=engine).params["total"].tolist() == [3 * 4]
 
