@@ -280,6 +280,7 @@ def test_hashes_are_of_the_value_and_not_of_its_place_or_width() -> None:
     assert known == [fnv1a_mixed(text.encode()) for text in ("", "7", "müde")]
     sliced = pa.array(["xx", "", "7", "müde"]).slice(1)
     assert key_hashes(pa.record_batch({"k": sliced}), ["k"]).tolist() == known
+    assert len(set(key_hashes(pa.record_batch({"k": pa.array([0, None, 1])}), ["k"]).tolist())) == 3
     many = key_hashes(pa.record_batch({"k": np.arange(64_000)}), ["k"]) % np.uint64(64)
     assert 800 < np.bincount(many.astype(int)).min() < 1000 < np.bincount(many.astype(int)).max() < 1200
 

@@ -111,6 +111,8 @@ def test_topk_is_the_head_of_a_stable_descending_sort() -> None:
     top = over_parts(TOPK(12), lambda rows: largest(12, X[rows, 1], rows), [0, 1, 30, 30, 60])
     assert top["index"].tolist() == np.argsort(-X[:, 1], kind="stable")[:12].tolist()
     assert TOPK(2)(largest(2, [1.0, np.nan], [0, 1]), largest(2, [np.inf], [2]))["index"].tolist() == [1, 2]
+    tied = TOPK(3)(largest(3, np.zeros(9), np.arange(20, 11, -1)), largest(3, np.zeros(5), np.arange(5)))
+    assert tied["index"].tolist() == [0, 1, 2]
     with pytest.raises(InputError, match=r"TOPK\(0\)"):
         TOPK(0)
     with pytest.raises(InputError, match="k=0 of the largest"):
@@ -134,6 +136,9 @@ def test_sparse_sum_is_the_dense_sum() -> None:
     np.add.at(dense, KEYS, X)
     assert result["key"].tolist() == np.unique(KEYS).tolist()
     np.testing.assert_allclose(result["value"], dense[result["key"]], rtol=1e-12, atol=1e-12)
+    keys, values = RNG.integers(0, 3, 500), RNG.standard_normal(500) * 10.0 ** RNG.integers(-8, 9, 500)
+    in_order = [np.add.reduceat(values[keys == key], [0])[0] for key in range(3)]
+    assert sparse(keys, values)["value"].tolist() == in_order
     assert sparse([3], np.ones(1, "f4")).dtype["value"] == np.dtype("f4")
     with pytest.raises(TrainingError, match="one value for each key"):
         sparse([1, 2], [1.0])
