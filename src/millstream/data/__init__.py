@@ -13,6 +13,7 @@ The number of parts, their boundaries and the blocks within them depend on the d
 
 from millstream.data.block import Block
 from millstream.data.dataset import Dataset
+from millstream.data.durable import durable_file, durable_folder
 from millstream.data.memory import from_arrow, from_numpy
 from millstream.data.parquet import read_parquet
 from millstream.data.part import Part, ReadColumns
@@ -28,6 +29,8 @@ __all__ = [
     "ReadColumns",
     "Role",
     "Schema",
+    "durable_file",
+    "durable_folder",
     "from_arrow",
     "from_numpy",
     "read_parquet",

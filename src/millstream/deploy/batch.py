@@ -3,14 +3,16 @@
 ::
 
     scored/
-      _manifest.jsonl      first line: model, digest, columns, number of parts; then a line for every finished part
+      _manifest.jsonl      first line: model, digest, columns, source; then a line for every finished part
       part-00000.parquet   the rows of part 0: the columns of the source, then the predictions
       ...
 
 A part file is written under another name, flushed, renamed, and then entered in the manifest with the hash of
 the rows it was computed from. A job that was killed at any moment and is run again reads the finished parts,
 to see that their rows are still the same, and scores only the others; the files end up with the same bytes.
-Two jobs can't write into one sink at once, and a sink never holds the predictions of two versions.
+Two jobs can't write into one sink at once, and a sink never holds the predictions of two versions or of two
+sources: the manifest knows its source by its columns, the rows of its parts and a hash of the first part, and
+where a finished part has other rows than those that were scored, the job ends and the sink stays as it was.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from millstream.data import Dataset, Part, from_arrow, read_parquet
+from millstream.data import Dataset, Part, durable_file, from_arrow, read_parquet
 from millstream.deploy.progress import Progress
 from millstream.deploy.target import Target
 from millstream.errors import DeployError, InputError, SchemaError
@@ -90,7 +92,8 @@ class BatchJob(Target):
         """Check the golden rows, then score what is not finished yet.
 
         Raises ParityError; SignatureError where the rows don't match; DeployError if another job writes into
-        the sink; InputError if the sink holds something else.
+        the sink; InputError if the sink holds something else, the predictions of another version or source
+        among it, or can't be written.
         """
         began = time.monotonic()
         dataset = _as_dataset(self.source)
@@ -128,9 +131,10 @@ def _score(
     dataset.schema.require(columns)
     scorer = version.scorer()
     scored = done = 0
-    with _Manifest(sink, version, columns, len(dataset.parts)) as manifest:
+    first = dataset.parts[0].to_table()
+    with _Manifest(sink, version, columns, _source(dataset, first)) as manifest:
         for part in dataset.parts:
-            rows = part.to_table()
+            rows = first if part is dataset.parts[0] else part.to_table()
             identity = _identity(rows)
             if not manifest.has(part, identity):
                 _write_part(manifest.file_of(part), _predicted(scorer, rows, columns))
@@ -158,6 +162,18 @@ def _refuse_clashes(columns: list[str], outputs: list[str]) -> None:
         )
 
 
+def _source(dataset: Dataset, first: pa.Table) -> dict[str, Any]:
+    """What a manifest knows a source by; `first` holds the rows of its first part."""
+    sizes = json.dumps([part.n_rows for part in dataset.parts]).encode()
+    return {
+        "columns": {field.name: str(field.type) for field in dataset.schema.arrow},
+        "rows": dataset.n_rows,
+        "parts": len(dataset.parts),
+        "part_rows": hashlib.sha256(sizes).hexdigest(),
+        "first_part": _identity(first),
+    }
+
+
 def _identity(rows: pa.Table) -> str:
     """sha256 over the rows of a part as an Arrow stream."""
     digest = hashlib.sha256()
@@ -169,40 +185,33 @@ def _identity(rows: pa.Table) -> str:
 
 
 def _write_part(path: Path, table: pa.Table) -> None:
-    beside = path.with_name(f".{path.name}")
-    with beside.open("wb") as file:
+    with durable_file(path) as file:
         pq.write_table(table, file)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 class _Manifest:
     """The finished parts of a sink, locked while a job runs."""
 
-    def __init__(self, sink: Path, version: Version, columns: list[str], parts: int) -> None:
+    def __init__(self, sink: Path, version: Version, columns: list[str], source: dict[str, Any]) -> None:
         self._sink = sink
-        self._header = {
+        self._header: dict[str, Any] = {
             "model": str(version),
             "digest": version.digest,
             "columns": columns,
-            "parts": parts,
+            "source": source,
         }
         self._finished: dict[int, str] = {}
         self._file: IO[bytes]
 
     def __enter__(self) -> _Manifest:
-        self._sink.mkdir(parents=True, exist_ok=True)
-        self._file = (self._sink / MANIFEST).open("a+b")
+        try:
+            self._sink.mkdir(parents=True, exist_ok=True)
+            self._file = (self._sink / MANIFEST).open("a+b")
+        except OSError as error:
+            raise InputError(
+                f"sink {self._sink} can't be written: {error.strerror}; expected a directory, or a path where one "
+                "can be made; take another sink"
+            ) from error
         try:
             self._lock()
             self._read()
@@ -218,7 +227,13 @@ class _Manifest:
         return self._sink / f"part-{part.index:05d}.parquet"
 
     def has(self, part: Part, identity: str) -> bool:
-        return self._finished.get(part.index) == identity and self.file_of(part).exists()
+        """Whether the part is finished; InputError if what was scored then were other rows."""
+        known = self._finished.get(part.index, identity)
+        if known != identity:
+            raise self._other_source(
+                f"part {part.index} of this source has other rows than part {part.index} of that one"
+            )
+        return part.index in self._finished and self.file_of(part).exists()
 
     def enter(self, part: Part, identity: str) -> None:
         self._append({"part": part.index, "rows": part.n_rows, "identity": identity})
@@ -243,12 +258,28 @@ class _Manifest:
                     f"{self._sink} holds Parquet files of no batch job; take an empty directory as sink"
                 )
             self._append(self._header)
-        elif lines[0] != self._header:
-            raise InputError(
-                f"{self._sink} holds the predictions of another job: {lines[0]}, expected {self._header}; "
-                "take another directory as sink"
-            )
+        else:
+            self._compare(lines[0])
         self._finished = {line["part"]: line["identity"] for line in lines[1:]}
+
+    def _compare(self, found: dict[str, Any]) -> None:
+        """Refuse the header of another job."""
+        for name in ("model", "digest", "columns"):
+            if found.get(name) != self._header[name]:
+                raise InputError(
+                    f"{self._sink} holds the predictions of another job: its {name} is {found.get(name)!r}, "
+                    f"expected {self._header[name]!r}; take another directory as sink"
+                )
+        source = found.get("source", {})
+        for name, expected in self._header["source"].items():
+            if source.get(name) != expected:
+                raise self._other_source(f"its {name} is {expected!r}, there it was {source.get(name)!r}")
+
+    def _other_source(self, difference: str) -> InputError:
+        return InputError(
+            f"{self._sink} holds the predictions for another source than this one: {difference}; "
+            "take another directory as sink, or delete this one to score anew"
+        )
 
     def _append(self, line: dict[str, Any]) -> None:
         self._file.write(json.dumps(line).encode() + b"\n")

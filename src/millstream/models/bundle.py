@@ -19,8 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -29,6 +27,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from millstream.data import durable_folder
 from millstream.errors import BundleCorrupt, ParityError
 from millstream.models.signature import Signature
 
@@ -168,19 +167,10 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 def _write_folder(place: Path, files: Mapping[str, bytes]) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    beside = place.parent / f".{uuid.uuid4().hex}"
-    beside.mkdir()
     try:
-        for name, data in files.items():
-            with (beside / name).open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        try:
-            beside.rename(place)
-        except OSError:
-            if not place.exists():  # another writer of the same content may have come first
-                raise
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        with durable_folder(place) as folder:
+            for name, data in files.items():
+                (folder / name).write_bytes(data)
+    except OSError:
+        if not place.exists():  # another writer of the same content may have come first
+            raise

@@ -34,12 +34,56 @@ def test_finished_parts_are_not_scored_again(version, table, tmp_path):
     assert before["part-00003.parquet"][0] == after["part-00003.parquet"][0]
 
 
-def test_a_part_whose_rows_changed_is_scored_again(version, table, expected, tmp_path):
-    changed = table.set_column(3, "hour", pa.array([0] * 1000, pa.int16()))
-    mixed = pa.concat_tables([table.slice(0, 500), changed.slice(500)])
-    ms.BatchJob(version, in_parts(mixed), tmp_path / "scored").run()
+def with_hour(table, rows, hour=0):
+    """The table with another hour from row `rows` on."""
+    hours = table["hour"].to_pylist()[:rows] + [hour] * (table.num_rows - rows)
+    return table.set_column(3, "hour", pa.array(hours, pa.int16()))
+
+
+@pytest.mark.parametrize(
+    "another",
+    [
+        lambda table: in_parts(with_hour(table, 0)),
+        lambda table: in_parts(with_hour(table, 950)),
+        lambda table: in_parts(table.slice(0, 950)),
+        lambda table: in_parts(table, 200),
+        lambda table: in_parts(table.drop_columns(["id"])),
+        lambda table: in_parts(table.set_column(0, "id", table["id"].cast("int32"))),
+    ],
+    ids=["first part", "last part", "fewer rows", "other parts", "fewer columns", "other type"],
+)
+def test_predictions_for_another_source_are_not_overwritten(version, table, tmp_path, another):
+    ms.BatchJob(version, in_parts(table), tmp_path / "scored", keep=["hour"]).run()
+    before = files(tmp_path / "scored")
+    with pytest.raises(
+        InputError, match=r"scored holds the predictions for another source.*another directory"
+    ):
+        ms.BatchJob(version, another(table), tmp_path / "scored", keep=["hour"]).run()
+    assert files(tmp_path / "scored") == before
+    assert ms.BatchJob(version, in_parts(table), tmp_path / "scored", keep=["hour"]).run().scored == 0
+
+
+def test_a_killed_job_goes_on_with_its_own_source_only(version, table, tmp_path):
+    class Killed(BaseException):
+        pass
+
+    def kill(done, rows):
+        if done == 500:
+            raise Killed
+
+    with pytest.raises(Killed):
+        ms.BatchJob(version, in_parts(table), tmp_path / "scored", progress=kill).run()
+    with pytest.raises(InputError, match=r"part 3 of this source has other rows"):
+        ms.BatchJob(version, in_parts(with_hour(table, 350)), tmp_path / "scored").run()
     assert ms.BatchJob(version, in_parts(table), tmp_path / "scored").run().scored == 5
-    assert compare(expected, ms.read_parquet(tmp_path / "scored").to_table()).holds
+
+
+@pytest.mark.parametrize("place", ["a file", "a file/scored", "/proc/scored"])
+def test_a_sink_that_can_not_be_written_is_named(version, table, tmp_path, place):
+    (tmp_path / "a file").write_text("mine")
+    with pytest.raises(InputError, match=r"scored|a file.*can't be written.*another sink"):
+        ms.BatchJob(version, table, tmp_path / place).run()
+    assert (tmp_path / "a file").read_text() == "mine"
 
 
 def test_a_manifest_torn_by_a_kill_is_read_up_to_the_tear(version, table, tmp_path):

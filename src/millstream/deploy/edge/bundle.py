@@ -21,11 +21,9 @@ import hashlib
 import json
 import math
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
@@ -34,6 +32,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from millstream.data import durable_folder
 from millstream.deploy.target import Target
 from millstream.errors import DeployError, InputError
 from millstream.models import Version, flat, flat_schema
@@ -112,15 +111,10 @@ class EdgeBundle(Target):
         place = Path(path)
         if place.exists():
             raise InputError(f"{place} exists already; choose another path, or remove it first")
-        place.parent.mkdir(parents=True, exist_ok=True)
-        beside = place.parent / f".{uuid.uuid4().hex}"
-        try:
-            _write_folder(self.version, beside)
-            self.version.check(self.target, self._answers(beside))
-            report = self._measured(beside, place)
-            beside.rename(place)
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
+        with durable_folder(place) as folder:
+            _write_folder(self.version, folder)
+            self.version.check(self.target, self._answers(folder))
+            report = self._measured(folder, place)
         self._went_live(
             str(place),
             size=report.size,
@@ -133,8 +127,8 @@ class EdgeBundle(Target):
     def golden_answers(self) -> pa.Table:
         """Golden rows through the program of a folder, in a process without Millstream and Arrow."""
         with tempfile.TemporaryDirectory(prefix="millstream-edge-") as folder:
-            _write_folder(self.version, Path(folder) / "edge")
-            return self._answers(Path(folder) / "edge")
+            _write_folder(self.version, Path(folder))
+            return self._answers(Path(folder))
 
     def _answers(self, folder: Path) -> pa.Table:
         lines = _isolated(folder, stdin=(folder / "golden.jsonl").read_bytes()).splitlines()
@@ -157,7 +151,6 @@ class EdgeBundle(Target):
 
 
 def _write_folder(version: Version, folder: Path) -> None:
-    folder.mkdir(parents=True)
     contents = {
         "model.onnx": version.bundle.read("model.onnx"),
         "signature.json": version.bundle.read("signature.json"),
