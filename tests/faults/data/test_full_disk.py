@@ -61,7 +61,7 @@ def test_the_checkpoint_of_the_step_before_is_still_there(tmp_path: Path) -> Non
     fits = "fit(Grows(), data.from_numpy(np.ones((9, 1))), engine=Inline(), checkpoint=place / 'fit.npz', steps={})\n"
     failed = run(SMALL + fits.format(3), tmp_path)
     assert failed.returncode == 1
-    assert "OSError" in failed.stderr.splitlines()[-1]
+    assert "TrainingCheckpointError" in failed.stderr.splitlines()[-1]
     assert [file.name for file in tmp_path.iterdir()] == ["fit.npz"]
     resumed = run("print(" + fits.format(2).strip() + ".report.resumed_at)", tmp_path)
     assert resumed.stdout.strip() == "1", resumed.stderr
