@@ -13,8 +13,8 @@ A state can be kept if it is a mapping of names to arrays and plain values (int,
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
-import os
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from millstream.clock import Clock, SystemClock
+from millstream.data import durable_file
 from millstream.errors import InputError, Refused, TrainingCheckpointError
 from millstream.parallel.algorithm import Meta
 
@@ -115,7 +116,8 @@ class CheckpointFile:
         entries = {"progress": np.array(json.dumps(record)), **arrays}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            _replace(self.path, entries)
+            with durable_file(self.path) as file:
+                np.savez(file, **entries)
         except OSError as error:
             raise TrainingCheckpointError(
                 f"step {progress.step} can't be kept in {self.path} ({error}); what was there before is there still: "
@@ -127,6 +129,8 @@ class CheckpointFile:
 
         Raises `Refused` if it belongs to another fit, `TrainingCheckpointError` if it can't be read.
         """
+        for left in self.path.parent.glob(f".{glob.escape(self.path.name)}.*.unfinished"):
+            left.unlink(missing_ok=True)  # of a fit that was killed while writing
         if not self.path.exists():
             return None
         try:
@@ -135,9 +139,9 @@ class CheckpointFile:
                 arrays = {
                     name.removeprefix("state/"): archive[name] for name in archive.files if name != "progress"
                 }
-        except (ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except (ValueError, KeyError, EOFError, OSError, zipfile.BadZipFile) as error:
             raise TrainingCheckpointError(
-                f"{self.path} is not a checkpoint that can be read ({error}); remove it"
+                f"{self.path} is not a checkpoint that can be read ({error}); remove it, or choose another path"
             ) from error
         if (record["format"], record["identity"]) != (FORMAT, self._identity):
             raise Refused(
@@ -155,7 +159,7 @@ class CheckpointFile:
         arrays: dict[str, Any] = {}
         plain: dict[str, Any] = {}
         for name, value in state.items():
-            if isinstance(value, np.ndarray | np.generic) and value.dtype.kind != "O":
+            if isinstance(value, np.ndarray | np.generic) and not value.dtype.hasobject:
                 arrays[f"state/{name}"] = value
             elif value is None or isinstance(value, bool | int | float | str):
                 plain[name] = value
@@ -165,24 +169,6 @@ class CheckpointFile:
                     "keep arrays of numbers or strings, and plain values"
                 )
         return arrays, plain
-
-
-def _replace(path: Path, entries: Mapping[str, Any]) -> None:
-    """Write beside, sync, rename, sync the directory: after a crash the old file is there or the new one."""
-    beside = path.with_name(f".{path.name}.unfinished")
-    try:
-        with beside.open("wb") as file:
-            np.savez(file, **entries)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
 
 
 def _identity(algorithm: object, meta: Meta, seed: int) -> dict[str, Any]:

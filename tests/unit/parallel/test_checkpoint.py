@@ -14,7 +14,7 @@ import pytest
 import millstream.data as data
 from millstream.clock import ManualClock
 from millstream.errors import InputError, Refused, TrainingCheckpointError
-from millstream.parallel import Checkpoint, Done, Inline, Meta, StepReport, Threads, fit
+from millstream.parallel import Checkpoint, Done, Inline, Meta, StepReport, Threads, fit, located
 from millstream.parallel.checkpoint import CheckpointFile, Progress
 
 
@@ -205,13 +205,35 @@ def test_numpy_and_json_read_the_file(dataset: data.Dataset, tmp_path: Path) -> 
     assert [step["best"] for step in progress["history"]] == fitted.history["best"].to_pylist()
 
 
-def test_when_it_can_not_be_written_the_former_one_stays(dataset: data.Dataset, tmp_path: Path) -> None:
-    path = tmp_path / "fit.npz"
-    fit(Descent(), dataset, checkpoint=path, steps=2)
-    before = path.read_bytes()
-    (tmp_path / ".fit.npz.unfinished").mkdir()  # in the way of what is written beside
-    with pytest.raises(TrainingCheckpointError, match=r"step 3 can't be kept in .*fit\.npz"):
-        fit(Descent(), dataset, checkpoint=path)
-    assert path.read_bytes() == before
-    (tmp_path / ".fit.npz.unfinished").rmdir()
-    assert fit(Descent(), dataset, checkpoint=path).report.resumed_at == 2
+def test_where_it_can_not_be_written_or_read_the_step_and_the_place_are_named(
+    dataset: data.Dataset, tmp_path: Path
+) -> None:
+    place = tmp_path / "folder"
+    (place / "something").mkdir(parents=True)
+    file = CheckpointFile(Checkpoint(place), Descent(), Meta(3, 100, 12, np.dtype("f8"), dataset.schema), 0)
+    with pytest.raises(TrainingCheckpointError, match=r"step 3 can't be kept in .*folder"):
+        file.save(Progress(3, {"w": np.zeros(3)}, False, ()))
+    assert [file.name for file in tmp_path.iterdir()] == ["folder"]
+    with pytest.raises(TrainingCheckpointError, match="not a checkpoint that can be read"):
+        fit(Descent(), dataset, checkpoint=place)
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(dataset: data.Dataset, tmp_path: Path) -> None:
+    fit(Descent(), dataset, checkpoint=tmp_path / "fit.npz", steps=2)
+    for name in (".fit.npz.0a1b2c3d.unfinished", ".other.npz.0a1b2c3d.unfinished"):
+        (tmp_path / name).write_bytes(b"half")
+    assert fit(Descent(), dataset, checkpoint=tmp_path / "fit.npz").report.resumed_at == 2
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".other.npz.0a1b2c3d.unfinished", "fit.npz"]
+
+
+class KeepsPairs(Descent):
+    """A state with a structured array, as MINLOC, TOPK and SPARSE_SUM make them."""
+
+    def init(self, meta, rng):
+        return {**super().init(meta, rng), "best row": located([3.5, np.inf], [7, 1])}
+
+
+def test_structured_arrays_are_kept(dataset: data.Dataset, tmp_path: Path) -> None:
+    fit(KeepsPairs(), dataset, checkpoint=tmp_path / "fit.npz", steps=2)
+    resumed = fit(KeepsPairs(), dataset, checkpoint=tmp_path / "fit.npz", steps=3)
+    assert resumed.params["best row"].tolist() == [(3.5, 7), (np.inf, 1)]
