@@ -27,6 +27,7 @@ import pyarrow as pa
 
 from millstream.errors import CheckpointError, JobRunning, LogError, LogLocked
 from millstream.log.lock import DirectoryLock, owner
+from millstream.stream.event_time import MIN_TIME
 from millstream.stream.operators import Snapshot
 
 __all__ = ["Checkpoints", "Manifest", "Restored", "SinkState", "SourceState"]
@@ -36,7 +37,7 @@ KEPT = 3
 
 class SourceState(msgspec.Struct, frozen=True):
     """positions: next offset by partition; highest: cumulative maximum of event time;
-    reached: the watermark; ends: of a bounded source."""
+    reached: the watermark; ends: of a bounded source; concluded: rows below it change nothing any more."""
 
     positions: dict[int, int]
     highest: dict[int, int]
@@ -45,6 +46,7 @@ class SourceState(msgspec.Struct, frozen=True):
     rows_in: int
     used: int
     late: int
+    concluded: int = MIN_TIME
 
 
 class SinkState(msgspec.Struct, frozen=True):

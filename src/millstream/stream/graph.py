@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pyarrow as pa
 
+from millstream.stream.event_time import MIN_TIME
 from millstream.stream.frame import Batch, Frame, Watermark
 from millstream.stream.operators import Operator, Snapshot, operator_for
 from millstream.stream.plan import Late, Node, Source, walk
@@ -64,6 +65,17 @@ class Graph:
     def watermark(self, source: Source, time: int) -> None:
         """The watermark of a source has moved on to `time`."""
         self._hand_on(self._vertices[source], Watermark(time))
+
+    def concluded(self, source: Source) -> int:
+        """The event time below which a further row of `source` would come too late for an operator above it.
+
+        MIN_TIME where no operator above it waits for the watermark.
+        """
+        return self._concluded_above(self._vertices[source])
+
+    def _concluded_above(self, vertex: _Vertex) -> int:
+        own = MIN_TIME if vertex.operator is None else vertex.operator.concluded
+        return max([own, *(self._concluded_above(consumer) for consumer, _ in vertex.consumers)])
 
     def snapshot(self) -> dict[str, Snapshot]:
         """The state of every stateful operator, by its name."""

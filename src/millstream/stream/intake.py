@@ -31,6 +31,7 @@ class Intake:
         clock: Clock | None = None,
         highest: dict[int, int] | None = None,
         reached: int = MIN_TIME,
+        concluded: int = MIN_TIME,
         counts: SourceCounts | None = None,
     ) -> None:
         # configuration
@@ -44,6 +45,7 @@ class Intake:
         # checkpointed
         self.times = SourceClock(reader.partitions, source.delay or 0, highest=highest or {}, reached=reached)
         self.counts = counts or SourceCounts()
+        self._concluded = concluded
 
     @property
     def finished(self) -> bool:
@@ -68,6 +70,15 @@ class Intake:
         if self.times.reached > self._told:
             self._told = self.times.reached
             graph.watermark(self.source, self._told)
+
+    def concluded(self, graph: Graph) -> int:
+        """Rows with event time below this would come too late for an operator that waits for the watermark."""
+        self._concluded = max(self._concluded, graph.concluded(self.source))
+        return self._concluded
+
+    def keep_open(self, graph: Graph) -> None:
+        """The job has ended, and a later run may find further rows: late are those behind what the end concluded."""
+        self.times.reached = self.concluded(graph)
 
     def _look_for_idle(self, after: float) -> None:
         """A partition is idle when nothing has come for `after` seconds and nothing waits to be read."""

@@ -18,6 +18,7 @@ import pyarrow as pa
 from millstream.clock import Clock
 from millstream.errors import CheckpointError
 from millstream.stream.checkpoint import Checkpoints, Manifest, Restored, SinkState, SourceState
+from millstream.stream.event_time import MAX_TIME
 from millstream.stream.feed import feed
 from millstream.stream.graph import Graph
 from millstream.stream.intake import Intake
@@ -87,22 +88,25 @@ class Job:
         if restored is None:
             self._check_fresh()
         states = {} if restored is None else restored.manifest.sources
+        ended = restored is not None and restored.manifest.ended
         for source in sources(*self._plans):
-            self._intakes.append(self._intake(source, states.get(source.name)))
+            self._intakes.append(self._intake(source, states.get(source.name), ended))
         if restored is not None:
             self._recover(restored)
 
-    def _intake(self, source: Source, state: SourceState | None) -> Intake:
+    def _intake(self, source: Source, state: SourceState | None, ended: bool) -> Intake:
+        """`ended`: the job reached its ends, so the ends of this run are those that the sources have now."""
         binding = self._bindings[source]
         if state is None:
             return Intake(source, binding.open(source, None, None), idle=binding.idle, clock=self._clock)
         return Intake(
             source,
-            binding.open(source, state.positions, state.ends),
+            binding.open(source, state.positions, None if ended else state.ends),
             idle=binding.idle,
             clock=self._clock,
             highest=state.highest,
             reached=state.reached,
+            concluded=state.concluded,
             counts=SourceCounts(state.rows_in, state.used, state.late),
         )
 
@@ -126,8 +130,10 @@ class Job:
         return sum(batch.num_rows for batches in self._pending for batch in batches)
 
     def end(self) -> None:
-        """The sources have ended: let out what waits for their watermark."""
+        """The sources have ended: let out what waits for their watermark, and leave them fit to go on."""
         feed(self._graph, self._intakes, 1, timedelta(0))
+        for intake in self._intakes:
+            intake.keep_open(self._graph)
         self.ended = self._changed = True
 
     def barrier(self) -> None:
@@ -192,7 +198,7 @@ class Job:
             job=self._name,
             plan=self._fingerprint,
             ended=self.ended,
-            sources={intake.source.name: _state(intake) for intake in self._intakes},
+            sources={intake.source.name: _state(intake, self._graph) for intake in self._intakes},
             sinks={
                 sink.name: SinkState(self._published[i], len(outputs.get(sink.name, ())), dict(sink.marks()))
                 for i, sink in enumerate(self._sinks)
@@ -239,8 +245,14 @@ class Job:
     def _recover(self, restored: Restored) -> None:
         """Take up operator state and publish what the manifest promised and no one has seen."""
         self.resumed_from = restored.manifest.number
-        self.ended = restored.manifest.ended
+        self.ended = restored.manifest.ended and self.at_end
         self._graph.restore(restored.states)
+        reached = [state.reached for state in restored.manifest.sources.values()]
+        if restored.manifest.ended and not self.ended and max(reached) == MAX_TIME:
+            raise CheckpointError(
+                f"checkpoint {self.resumed_from} of job {self._name!r} was written at the end of its sources by a "
+                "version that kept nothing to go on with; start with another checkpoint directory and another output"
+            )
         for i, sink in enumerate(self._sinks):
             state = restored.manifest.sinks[sink.name]
             if self._write_ahead:
@@ -253,7 +265,7 @@ class Job:
         self._monitor(Moment.RESTORED, restored.manifest.number)
 
 
-def _state(intake: Intake) -> SourceState:
+def _state(intake: Intake, graph: Graph) -> SourceState:
     counts = intake.counts
     return SourceState(
         positions=dict(intake.reader.positions),
@@ -263,6 +275,7 @@ def _state(intake: Intake) -> SourceState:
         rows_in=counts.rows_in,
         used=counts.used,
         late=counts.late,
+        concluded=intake.concluded(graph),
     )
 
 

@@ -47,6 +47,13 @@ def run(
     max_rows, max_delay: a batch is what has come, at most about max_rows; a round without rows waits max_delay.
     monitor: called with each `Moment` and the number of the checkpoint it belongs to.
 
+    A job that has reached the end of its sources goes on when it is run again: to the ends they have by then, or, with
+    ``bounded=False``, from there on. What the first end has concluded stays: windows with rows were closed, rows that
+    waited for a watermark were answered, and all that was published. So where the plan has windows, lookbacks or
+    `latest`, a row that comes later with event time before the end of the last closed window, or not after the last row
+    answered, is late, and `Stream.late` has it; to keep windows open over a pause, stop the job instead. In plans of
+    row-wise steps alone no such row is late: there lateness is by partition, as if there had been no end.
+
     Raises PlanError before the first row where the plan can't run, JobRunning if the job has a live instance,
     CheckpointError if its checkpoints are damaged or of another plan.
 

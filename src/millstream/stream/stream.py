@@ -45,7 +45,8 @@ def as_stream(
     delay: how far a row may lie behind the latest one of its partition and still be on time. A table without one is
     taken in event-time order and nothing in it is late; the rows of a topic need one.
     name: what reports, checkpoints and plans call the source; a topic's own name if left out, else "table".
-    bounded: True stops a topic at the end it has when the job first starts, and a restart keeps that end.
+    bounded: True stops a topic at the end it has when the job first starts; a restart keeps that end until the job has
+    reached it, and then goes on to the end of its own time (see `run`).
     idle: a partition of a live topic that shows nothing for so long holds no window up any more. When rows come back in
     it, those behind what has been concluded without it are late, so live and replay may then differ; None waits.
 

@@ -17,7 +17,7 @@ from millstream.errors import StreamError
 from millstream.kernels import windows
 from millstream.stream import plan
 from millstream.stream.aggregates import Aggregate, Kind, column_of_numbers, from_numbers
-from millstream.stream.event_time import MIN_TIME
+from millstream.stream.event_time import MAX_TIME, MIN_TIME
 from millstream.stream.frame import Batch, Frame, Watermark
 from millstream.stream.operators.keyed_rows import KeyedRows
 from millstream.stream.operators.operator import Operator, Snapshot
@@ -60,9 +60,13 @@ class _AsOfOperator(Operator):
         if now <= before:
             return
         final = self._left.take_below(now)
+        if now < MAX_TIME:
+            self.concluded = now
+        elif final is not None:
+            self.concluded = max(self.concluded, int(final.time[-1]) + 1)
         if final is not None:
             yield self._answered(final)
-        self._right.evict(now, self._reach)
+        self._right.evict(self.concluded, self._reach)
         yield Watermark(now)
 
     def _answered(self, left: Batch) -> Batch:

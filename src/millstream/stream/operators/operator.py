@@ -18,6 +18,7 @@ from typing import ClassVar
 import pyarrow as pa
 
 from millstream.errors import CheckpointError
+from millstream.stream.event_time import MIN_TIME
 from millstream.stream.frame import Batch, Frame, Watermark
 
 __all__ = ["Operator", "Snapshot"]
@@ -31,6 +32,9 @@ class Operator(ABC):
 
     row_wise: ClassVar[bool] = False
     """True if rows pass one by one: each is given on at once or dropped."""
+    concluded: int = MIN_TIME
+    """No row with event time below this can be taken in any more: what it would have changed has left. While the
+    watermark is finite that is the watermark; the end of the sources concludes only what was there to conclude."""
 
     @abstractmethod
     def batch(self, port: int, batch: Batch) -> Iterable[Frame]:

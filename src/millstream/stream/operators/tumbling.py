@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.stream import plan
-from millstream.stream.event_time import from_microseconds
+from millstream.stream.event_time import MAX_TIME, from_microseconds
 from millstream.stream.frame import Batch, Frame, Watermark
 from millstream.stream.operators.accumulators import accumulator
 from millstream.stream.operators.operator import Operator, Snapshot
@@ -72,6 +72,10 @@ class TumblingOperator(Operator):
 
     def watermark(self, port: int, watermark: Watermark) -> Iterable[Frame]:
         final = (self._window + 1) * self._size <= watermark.time
+        if watermark.time < MAX_TIME:
+            self.concluded = watermark.time
+        elif final.any():
+            self.concluded = max(self.concluded, int(self._window.max() + 1) * self._size)
         if final.any():
             yield self._result(np.flatnonzero(final))
             self._keep(np.flatnonzero(~final))

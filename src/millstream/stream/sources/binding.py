@@ -13,6 +13,7 @@ from typing import Protocol
 import pyarrow as pa
 
 from millstream.data import Dataset
+from millstream.errors import CheckpointError
 from millstream.stream.plan import Source
 from millstream.stream.sources.reader import Reader
 from millstream.stream.sources.table import in_event_time_order, replay, whole_table
@@ -54,6 +55,13 @@ class TableBinding:
     def open(
         self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
     ) -> Reader:
+        read = (ends or positions or {}).get(0, len(self.table))
+        if source.delay is None and read != len(self.table):
+            raise CheckpointError(
+                f"source {source.name!r}: the table has {len(self.table)} rows, the checkpoint is of one with {read}, "
+                "and rows in event-time order have no fixed place; give as_stream a delay= to take them in the order "
+                "of the table, or start with another checkpoint directory and another output"
+            )
         table = self.table if source.delay is not None else in_event_time_order(self.table, source.event_time)
         return whole_table(table, positions)
 

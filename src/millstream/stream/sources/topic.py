@@ -86,6 +86,8 @@ class TopicBinding:
     def open(
         self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
     ) -> TopicReader:
-        if self.bounded and ends is None:
+        if not self.bounded:
+            ends = None
+        elif ends is None:
             ends = dict(enumerate(self.topic.end_offsets()))
         return TopicReader(self.topic, source.schema, positions, ends)
