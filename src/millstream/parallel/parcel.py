@@ -25,6 +25,7 @@ import numpy as np
 
 from millstream.data import MappedFile
 from millstream.errors import Refused
+from millstream.parallel.arena import Arena, ArenaView, Written
 from millstream.parallel.local import Setting
 from millstream.parallel.shared_memory import mapped, segment
 
@@ -45,18 +46,23 @@ class Origin:
 
 @dataclass(frozen=True)
 class Parcel:
-    """What `pack` made. The descriptors are the segment, if there are spans, and then those in `borrowed`."""
+    """What `pack` made. The descriptors are the segment, if there are spans and it is new to the receiver, and then
+    those of mapped files. Those in `borrowed` are not the parcel's to close. written: where in an arena.
+    """
 
     stream: bytes
     spans: Spans = ()
     descriptors: tuple[int, ...] = ()
     borrowed: frozenset[int] = frozenset()
     origins: Mapping[str, Origin] = field(default_factory=dict)
+    written: Written | None = None
 
     @property
     def about(self) -> tuple[Any, ...]:
         """What the receiver must know beside the stream and the descriptors."""
-        return self.spans, dict(self.origins)
+        where = self.written
+        place = None if where is None else (where.number, where.descriptor is not None, where.dropped)
+        return self.spans, dict(self.origins), place
 
     def close(self) -> None:
         """Close the descriptors that are the parcel's own; once it is sent."""
@@ -65,8 +71,8 @@ class Parcel:
                 os.close(handle)
 
 
-def pack(content: Any, settings: Mapping[int, int] | None = None) -> Parcel:
-    """Make a parcel; settings: numbers of the settings the receiver has, by id.
+def pack(content: Any, settings: Mapping[int, int] | None = None, arena: Arena | None = None) -> Parcel:
+    """Make a parcel; settings: numbers of the settings the receiver has, by id; arena: to write large buffers into.
 
     Raises `Refused` for what can't be sent, naming it.
     """
@@ -82,10 +88,18 @@ def pack(content: Any, settings: Mapping[int, int] | None = None) -> Parcel:
     files = tuple(pickler.files)
     if not pickler.large:
         return Parcel(stream.getvalue(), (), files, frozenset(files), pickler.origins)
-    handle, places = segment(list(pickler.large.values()))
+    buffers = list(pickler.large.values())
+    written = None if arena is None else arena.write(buffers)
+    if written is None:
+        handle, places = segment(buffers)
+        own: tuple[int, ...] = (handle,)
+    else:
+        own, places = () if written.descriptor is None else (written.descriptor,), list(written.spans)
+        files = (*own, *files)
     where = dict(zip(pickler.large, places, strict=True))
     spans = [where[key] for key in pickler.order]
-    return Parcel(stream.getvalue(), spans, (handle, *files), frozenset(files), pickler.origins)
+    descriptors = files if written is not None else (*own, *files)
+    return Parcel(stream.getvalue(), spans, descriptors, frozenset(files), pickler.origins, written)
 
 
 def unpack(
@@ -93,11 +107,19 @@ def unpack(
     about: tuple[Any, ...],
     descriptors: Sequence[int],
     settings: Mapping[int, Setting] | None = None,
+    view: ArenaView | None = None,
 ) -> Any:
-    """The content. Its large buffers lie in the segment until nothing refers to them."""
-    spans, origins = about
+    """The content. Its large buffers lie in the segment until nothing refers to them.
+
+    view: of the arena that `pack` wrote into.
+    """
+    spans, origins, place = about
     files = list(descriptors)
-    memory = mapped(files.pop(0)) if spans else memoryview(b"")
+    if place is not None and view is not None:
+        number, new, dropped = place
+        memory = view.view(number, files.pop(0) if new else None, dropped)
+    else:
+        memory = mapped(files.pop(0)) if spans else memoryview(b"")
     buffers = [memory[offset : offset + size] for offset, size in spans]
     return _Unpickler(stream, buffers, files, origins, settings or {}).load()
 

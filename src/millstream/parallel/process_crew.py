@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from millstream.errors import DeadlineExceeded, WorkerLost
+from millstream.parallel.arena import ArenaView
 from millstream.parallel.channel import Channel
 from millstream.parallel.engine import Work
 from millstream.parallel.fault import Fault
@@ -42,6 +43,7 @@ class _Worker:
     run: Run | None = None  # what it is at
     task_of: int = 0  # the call of `run` whose task it has
     seen: tuple[int, int] = (0, 0)  # its row of the progress, as last looked at
+    answers: ArenaView = field(default_factory=ArenaView)
 
 
 @dataclass
@@ -195,7 +197,7 @@ class ProcessCrew:
         about = "run", call.number, call.step, assignment.index, run.first, run.count, assignment.attempt
         news = call.task if worker.task_of != call.number else Parcel(b"")
         worker.task_of = call.number
-        if not self._send(worker, (*about, news.about), news):
+        if not self._send(worker, (*about, worker.answers.released(), news.about), news):
             self._lose(call, worker)
 
     def _take(self, call: _Call, worker: _Worker) -> None:
@@ -223,7 +225,7 @@ class ProcessCrew:
         self._give(call, worker)  # so that it works while the result is combined here
         if call.schedule.paced:
             self._give_all(call)
-        result = unpack(message.stream, parcel, message.descriptors)
+        result = unpack(message.stream, parcel, message.descriptors, view=worker.answers)
         if number != call.number:  # of a call that ended with an error
             return
         assert run is not None

@@ -16,32 +16,47 @@ from collections.abc import Sequence
 
 from millstream.errors import TrainingError
 
-__all__ = ["ALIGNMENT", "mapped", "segment"]
+__all__ = ["ALIGNMENT", "mapped", "new_segment", "segment", "write"]
 
 ALIGNMENT = 64  # bytes: a cache line, and every vector register
 
 
-def segment(buffers: Sequence[memoryview]) -> tuple[int, list[tuple[int, int]]]:
-    """A new segment that holds the buffers (contiguous bytes); its descriptor, and where each lies (offset, bytes)."""
-    handle = os.memfd_create("millstream", os.MFD_CLOEXEC)
+def new_segment() -> int:
+    """The descriptor of a segment without bytes."""
+    return os.memfd_create("millstream", os.MFD_CLOEXEC)
+
+
+def write(handle: int, buffers: Sequence[memoryview]) -> list[tuple[int, int]]:
+    """Write buffers (contiguous bytes) into a segment from its beginning; where each lies: (offset, bytes).
+
+    Raises `TrainingError` where memory is short; what the segment then holds is not told.
+    """
     spans: list[tuple[int, int]] = []
     offset = 0
     try:
         for buffer in buffers:
-            _write(handle, buffer, offset)
+            done = 0
+            while done < buffer.nbytes:  # one call writes 2 GB at most
+                done += os.pwrite(handle, buffer[done:], offset + done)
             spans.append((offset, buffer.nbytes))
             offset += -(-buffer.nbytes // ALIGNMENT) * ALIGNMENT
     except OSError as error:
-        os.close(handle)
         size = sum(buffer.nbytes for buffer in buffers)
         raise TrainingError(
             f"no shared memory for {size:,} bytes ({error.strerror}): free memory or raise the limit, ship less in "
             "one step or statistic, or use Threads(), which shares the memory it has"
         ) from error
+    return spans
+
+
+def segment(buffers: Sequence[memoryview]) -> tuple[int, list[tuple[int, int]]]:
+    """A new segment that holds the buffers; its descriptor, and where each lies."""
+    handle = new_segment()
+    try:
+        return handle, write(handle, buffers)
     except BaseException:
         os.close(handle)
         raise
-    return handle, spans
 
 
 def mapped(handle: int) -> memoryview:
@@ -50,9 +65,3 @@ def mapped(handle: int) -> memoryview:
         return memoryview(mmap.mmap(handle, 0, access=mmap.ACCESS_COPY))
     finally:
         os.close(handle)
-
-
-def _write(handle: int, buffer: memoryview, offset: int) -> None:
-    done = 0
-    while done < buffer.nbytes:  # one call writes 2 GB at most
-        done += os.pwrite(handle, buffer[done:], offset + done)

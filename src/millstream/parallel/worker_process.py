@@ -26,6 +26,7 @@ from typing import Any, Literal
 import numpy as np
 
 from millstream.errors import MillstreamError, TrainingError
+from millstream.parallel.arena import Arena
 from millstream.parallel.channel import Channel, Message
 from millstream.parallel.fault import Fault, fault_at
 from millstream.parallel.local import Setting
@@ -69,6 +70,7 @@ class _Worker:
         self._faults: Sequence[Fault] = ()
         self._progress: np.ndarray[Any, np.dtype[np.int64]] = np.zeros((1, 2), np.int64)
         self._settings: dict[int, Setting] = {}
+        self._arena = Arena()
         # of the run that was worked on last
         self._run = -1
         self._step = -1
@@ -89,7 +91,8 @@ class _Worker:
             if kind == "setting":
                 self._settings[about[0]] = self._load(message, about[1])
                 return
-            run, step, index, first, count, attempt, parcel = about
+            run, step, index, first, count, attempt, released, parcel = about
+            self._arena.free(released)
             if run != self._run:
                 self._run, self._step, self._finished = run, step, 0
                 self._task, self._combine = self._load(message, parcel)
@@ -120,7 +123,7 @@ class _Worker:
                 yield result
 
         answer = pairwise(results(), self._combine) if self._combine else list(results())
-        parcel = pack(answer)
+        parcel = pack(answer, arena=self._arena)
         combining = perf_counter() - started - computing
         self._send(("done", self._run, number, computing, combining, parcel.about), parcel)
 
@@ -133,7 +136,7 @@ class _Worker:
         text = "".join(traceback.format_exception(error))
         try:
             parcel = pack(error)
-            unpack(parcel.stream, ((), parcel.origins), ())
+            unpack(parcel.stream, parcel.about, [os.dup(handle) for handle in parcel.descriptors])
         except (MillstreamError, TypeError, ValueError, AttributeError, IndexError):
             what = TrainingError(f"{type(error).__name__} in a worker process: {error}")
             for note in getattr(error, "__notes__", ()):

@@ -18,7 +18,8 @@ import pytest
 
 import millstream.data as data
 from millstream.errors import DeadlineExceeded, InputError, Refused, TrainingError, WorkerLost
-from millstream.parallel import CONCAT, MAX, Done, Fault, Inline, Processes, Threads, fit
+from millstream.parallel import CONCAT, MAX, Done, Fault, Inline, Processes, Step, Threads, fit
+from millstream.parallel.arena import Arena, ArenaView
 from millstream.parallel.local import Setting
 from millstream.parallel.parcel import pack, unpack
 
@@ -138,6 +139,63 @@ def test_large_parameters_and_statistics_have_the_same_bytes(numbers: data.Datas
         assert params["w"].tobytes() == expected["w"].tobytes()
         del params
     assert open_files() == before
+
+
+class KeepsStatistics(Sum):
+    """The state holds on to what earlier steps brought, as it came from the worker."""
+
+    def init(self, meta, rng):
+        return {"seen": []}
+
+    def plan(self, state):
+        return Step({"step": len(state["seen"])})
+
+    def local(self, params, part, ctx):
+        return {
+            "large": np.full(40_000, params["step"]),
+            "larger": np.full(10_000 * (params["step"] + 1), 7.0),
+        }
+
+    def update(self, state, statistic):
+        state = {"seen": [*state["seen"], statistic]}
+        return Done(state) if len(state["seen"]) == 6 else state
+
+
+def test_what_is_held_on_to_is_not_written_over() -> None:
+    before = open_files()
+    seen = fit(KeepsStatistics(), data.from_numpy(np.ones((1, 1))), engine=Processes(1)).params["seen"]
+    assert [set(statistic["large"].tolist()) for statistic in seen] == [{step} for step in range(6)]
+    assert all((statistic["larger"] == 7.0).all() for statistic in seen)
+    del seen
+    assert open_files() == before
+
+
+def test_a_segment_is_used_again_when_nothing_refers_to_it() -> None:
+    arena, view = Arena(), ArenaView()
+
+    def through(content: Any) -> tuple[int, Any]:
+        parcel = pack(content, arena=arena)
+        assert parcel.written is not None
+        came = unpack(parcel.stream, parcel.about, [os.dup(one) for one in parcel.descriptors], view=view)
+        arena.free(view.released())
+        return parcel.written.number, came
+
+    first, held = through(np.arange(9000))
+    second, other = through(np.arange(9000) + 1)
+    assert second != first
+    part = held[4000:5000]
+    del held, other
+    third = through(np.arange(9000) + 2)[0]  # while it is written the view learns that `second` is free
+    fourth = through(np.arange(9001)[1:] + 3)[0]
+    assert fourth == second
+    assert third not in (first, second)
+    assert part.tolist() == list(range(4000, 5000))
+    del part
+    arena.free(view.released())
+    numbers = [through(np.zeros(90_000))[0] for _ in range(3)]  # too large for the others, which are dropped
+    assert numbers[0] not in (first, second, third)
+    assert numbers[2] == numbers[0] != numbers[1]
+    assert sorted(view._mapped) == sorted(set(numbers))
 
 
 # What is refused
@@ -272,8 +330,6 @@ class WhoKeeps(Sum):
         return {"step": 0, "seen": []}
 
     def plan(self, state):
-        from millstream.parallel import Step
-
         return Step({"step": state["step"]})
 
     def local(self, params, part, ctx):
