@@ -108,9 +108,7 @@ def test_a_lookback_goes_on_after_the_end_with_what_it_remembers(log: Log, tmp_p
             ms.as_stream(log[name], event_time="at", delay=0 * US, bounded=True) for name in ("asks", "says")
         )
         looked = left.lookback(right, on="key", over=100 * US, n=ms.count())
-        ms.run(
-            looked.to(tmp_path / f"{checkpoint}-out"), job="l", checkpoint=tmp_path / checkpoint, max_rows=500
-        )
+        ms.run(looked.to(tmp_path / f"{checkpoint}-out"), job="l", checkpoint=tmp_path / checkpoint)
         return files(tmp_path / f"{checkpoint}-out")["n"].to_pylist()
 
     append("says", list(range(4000)))
