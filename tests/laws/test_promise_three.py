@@ -24,6 +24,7 @@ from millstream.models.outputs import to_batch
 
 ROWS = 300
 NUMBERS, TEXTS = ["delay", "distance", "spread"], ["carrier", "dest"]
+COUNTS = ["pax", "night"]  # integers with nulls, Booleans
 
 
 # The estimators, each fitted on rows it is meant for. Another seed is another model of the same shape.
@@ -31,7 +32,8 @@ NUMBERS, TEXTS = ["delay", "distance", "spread"], ["carrier", "dest"]
 
 @functools.cache
 def table(seed):
-    """Numbers with nulls and over eight decades, integers, and text with nulls, quotes and letters beyond ASCII."""
+    """Numbers with nulls and over eight decades, integers with and without nulls, Booleans, and text with nulls, quotes
+    and letters beyond ASCII."""
     rng = np.random.default_rng(seed)
     carriers = ["AA", "O'Hare", 'say "hi"', "Zürich", f"only{seed}"]
     decades = rng.normal(0, 1, ROWS) * 10.0 ** rng.integers(-4, 4, ROWS)
@@ -40,6 +42,8 @@ def table(seed):
             "delay": pa.array(rng.normal(10 + seed, 20, ROWS), mask=rng.random(ROWS) < 0.1),
             "distance": pa.array(rng.integers(80, 2500, ROWS), pa.int32()),
             "spread": decades * (1 + seed),
+            "pax": pa.array(rng.integers(20, 300, ROWS), mask=rng.random(ROWS) < 0.1),
+            "night": rng.random(ROWS) < 0.3,
             "carrier": pa.array(rng.choice(carriers, ROWS).tolist()),
             "dest": pa.array([None if i % 11 == 0 else f"D{i % 7 + seed}" for i in range(ROWS)]),
         }
@@ -55,7 +59,7 @@ def late(rows):
 def features():
     numbers = learn.Pipeline([("impute", learn.SimpleImputer()), ("scale", learn.StandardScaler())])
     texts = learn.OneHotEncoder(handle_unknown="ignore")
-    return learn.ColumnTransformer([("numbers", numbers, NUMBERS), ("texts", texts, TEXTS)])
+    return learn.ColumnTransformer([("numbers", numbers, NUMBERS + COUNTS), ("texts", texts, TEXTS)])
 
 
 def on_columns(kind, seed):
@@ -126,11 +130,10 @@ def batch(version, rows, place, log):
 
 
 def database(version, rows, place, log, as_sql=False):
-    kinds = {"string": "TEXT", "double": "REAL", "int32": "INTEGER", "int64": "INTEGER PRIMARY KEY"}
+    kinds = {"string": "TEXT", "double": "REAL", "int32": "INTEGER", "int64": "INTEGER", "bool": "BOOLEAN"}
+    columns = [f"{f.name} {kinds[str(f.type)]}" + " PRIMARY KEY" * (f.name == "id") for f in rows.schema]
     connection = sqlite3.connect(place / "x.db")
-    connection.execute(
-        f"CREATE TABLE rides ({', '.join(f'{f.name} {kinds[str(f.type)]}' for f in rows.schema)})"
-    )
+    connection.execute(f"CREATE TABLE rides ({', '.join(columns)})")
     values = zip(*(column.to_pylist() for column in rows.columns), strict=True)
     connection.executemany(f"INSERT INTO rides VALUES ({', '.join('?' * rows.num_columns)})", values)  # noqa: S608
     connection.commit()

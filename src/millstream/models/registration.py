@@ -4,6 +4,9 @@ One pass over the data gives both the training distribution and the golden rows:
 first to the last, and for every column with gaps (null or NaN) the first row that has one, so that each
 target also answers for missing values. The golden outputs are those of the estimator's own methods, never of
 the exported graph.
+
+A column of integers or Booleans that has nulls in the data is double in the signature, where a null is NaN, as it
+is in the blocks the estimator was trained on; without nulls it is int64.
 """
 
 from __future__ import annotations
@@ -56,7 +59,7 @@ def write_bundle(
     golden = Golden(golden_inputs, to_batch(learn.outputs(estimator, _as_fitted(golden_inputs))))
     model = learn.to_onnx(
         estimator,
-        None if _is_matrix(dataset.schema.arrow) else dataset.schema.arrow,
+        None if _is_matrix(dataset.schema.arrow) else _declared(dataset.schema.arrow, reference),
         n_features=dataset.n_features if _is_matrix(dataset.schema.arrow) else None,
     )
     return Bundle.write(
@@ -127,6 +130,15 @@ def _features(estimator: Any, data: Any) -> Dataset:
             f"data is a {type(data).__name__}; expected a Dataset, an Arrow table or a NumPy array"
         )
     return data.select(data.schema.features)
+
+
+def _declared(schema: pa.Schema, reference: Mapping[str, Any]) -> pa.Schema:
+    """The columns as the model declares them: integers and Booleans that have nulls in the data are double."""
+    for i, field in enumerate(schema):
+        whole = pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
+        if whole and reference.get(field.name, {}).get("nulls"):
+            schema = schema.set(i, pa.field(field.name, pa.float64()))
+    return schema
 
 
 def _is_matrix(schema: pa.Schema) -> bool:

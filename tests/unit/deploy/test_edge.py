@@ -62,7 +62,7 @@ def test_as_a_module(folder, table, expected):
         ({"borough": 4, "fare": 1.0, "hour": 3}, "column 'borough' is 4: expected string"),
         ({"borough": "Queens", "fare": 1.0, "hour": 3.5}, "column 'hour' is 3.5: expected int64"),
         ({"borough": "Queens", "fare": 1.0, "hour": None}, "column 'hour' is None: expected int64"),
-        ({"borough": "Queens", "fare": 1.0, "hour": True}, "column 'hour' is True: expected int64"),
+        ({"borough": True, "fare": 1.0, "hour": 3}, "column 'borough' is True: expected string"),
         ([1, 2], "expected a JSON object"),
     ],
 )
@@ -71,6 +71,15 @@ def test_a_row_that_does_not_match_ends_it_with_its_name(folder, row, text):
     assert ended.returncode == 1
     assert text in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_true_and_false_are_numbers_as_they_are_to_every_target(folder, version):
+    row = {"borough": "Queens", "fare": 1.0, "hour": True}
+    expected = version.scorer().predict({name: [value] for name, value in row.items()})
+    from_json = json.loads(predict(folder, json.dumps(row)).stdout)
+    from_csv = predict(folder, "borough,fare,hour\nQueens,1.0,True\n", "--format", "csv").stdout.splitlines()
+    assert compare(expected, pa.Table.from_pylist([from_json])).holds
+    assert [float(cell) for cell in from_csv[1].split(",")] == list(from_json.values())
 
 
 def test_a_cell_of_csv_that_does_not_match_is_named(folder):

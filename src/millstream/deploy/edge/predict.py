@@ -13,7 +13,7 @@ As a module::
     Model("folder").predict({"lat": [40.7, 40.8], "lon": [-74.0, -73.9]})
 
 Input is a row a line: JSON objects, or CSV with a header. A number that is missing (null, an empty cell) is NaN,
-missing text is "". Columns the model does not use are ignored; a column it lacks, or of another type, ends the
+missing text is "". true and false are 1 and 0 for a number. Columns the model does not use are ignored; a column it lacks, or of another type, ends the
 program with status 1 and a line on stderr that names the column and the row. Output has the flat columns: ``label``;
 ``probability`` of the second class where there are two, ``probability_0 ...`` where there are more.
 
@@ -147,7 +147,7 @@ def _vector(name: str, dtype: str, columns: Mapping[str, Any]) -> np.ndarray:
         value = missing if value is None else value
         if isinstance(value, np.generic):
             value = value.item()
-        if not isinstance(value, accepted) or (isinstance(value, bool) and dtype in ("int64", "string")):
+        if not isinstance(value, accepted):
             raise InputError(f"row {i}: column {name!r} is {value!r}: expected {dtype}")
         found.append(value)
     return np.array(found, dtype=DTYPES[dtype])
@@ -158,9 +158,12 @@ def _parse(name: str, dtype: str | None, cell: str, row: int) -> Any:
         return cell
     if cell == "":
         return None
+    truth = {"true": True, "false": False}.get(cell.lower())
+    if truth is not None:
+        return truth
     try:
         if dtype == "bool":
-            return {"true": True, "1": True, "false": False, "0": False}[cell.lower()]
+            return {"1": True, "0": False}[cell]
         return int(cell) if dtype == "int64" else float(cell)
     except (KeyError, ValueError):
         raise InputError(f"row {row}: column {name!r} is {cell!r}: expected {dtype}") from None
