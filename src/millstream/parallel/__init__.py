@@ -16,6 +16,7 @@ from millstream.parallel.fit import Fit, fit
 from millstream.parallel.inline import Inline
 from millstream.parallel.keyed_rows import Keyed
 from millstream.parallel.limits import Limits, measure_limits
+from millstream.parallel.materialize import materialize
 from millstream.parallel.minloc import MINLOC, NOWHERE, located
 from millstream.parallel.moments import MOMENTS, moments
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
@@ -83,6 +84,7 @@ __all__ = [
     "join",
     "largest",
     "located",
+    "materialize",
     "measure_limits",
     "moments",
     "one_blas_thread",

@@ -16,12 +16,7 @@ their sizes alone, and slices meet in the order of the parts: the result is the 
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import uuid
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -30,17 +25,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.data import Dataset, MappedFile, Part, Schema
-from millstream.data.part import PART_BYTES
-from millstream.data.persist import MappedBatch
-from millstream.errors import InputError, SchemaError, TrainingError
+from millstream.data import Dataset, Part, Schema
+from millstream.data.part import PART_BYTES, TableReader
+from millstream.errors import InputError, SchemaError
 from millstream.kernels.key_hash import hash_bytes, hash_integers
 from millstream.parallel.engine import Engine
+from millstream.parallel.mapped_rows import (
+    mapped_dataset,
+    one_batch,
+    runs_of,
+    temporary_folder,
+    write_batches,
+)
 
 __all__ = ["ShuffleReport", "Shuffled", "Slices", "bucketed", "key_hashes", "shuffle"]
 
 _MOST_BUCKETS = 512
-_MOST_FILES = 128  # of the result; each keeps two descriptors open
 Hashes = np.ndarray[tuple[int], np.dtype[np.uint64]]
 
 _NULL = np.uint64(0x9E3779B97F4A7C15)
@@ -108,11 +108,12 @@ def shuffle(
     Raises what the functions raise, and `TrainingError` where the files can't be written.
     """
     started = perf_counter()
-    sources = [(which, part) for which, dataset in enumerate(inputs) for part in dataset.parts]
+    parts_of = [dataset.parts or (_no_rows(dataset.schema),) for dataset in inputs]
+    sources = [(which, part) for which, parts in enumerate(parts_of) for part in parts]
     if n_parts is not None and not 1 <= n_parts <= _MOST_BUCKETS:
         raise InputError(f"n_parts={n_parts}; expected 1 to {_MOST_BUCKETS}")
-    n_buckets = n_parts or min(_MOST_BUCKETS, 2 * max(len(dataset.parts) for dataset in inputs))
-    with _folder(directory) as folder:
+    n_buckets = n_parts or min(_MOST_BUCKETS, 2 * max(map(len, parts_of)))
+    with temporary_folder(directory) as folder:
         write = _Map(tuple(mappers), tuple(keys), n_buckets, folder)
         slices = engine.map(write, sources)
         groups = [(b,) for b in range(n_buckets)] if n_parts else _coalesced(slices, n_buckets)
@@ -120,10 +121,9 @@ def shuffle(
             tuple(s for (which, _), s in zip(sources, slices, strict=True) if which == i)
             for i in range(len(inputs))
         )
-        run = -(-len(groups) // _MOST_FILES)
-        runs = [groups[start : start + run] for start in range(0, len(groups), run)]
+        runs = [[groups[i] for i in run] for run in runs_of(len(groups))]
         written = engine.map(_Reduce(reduce, by_input, schema, folder), runs)
-        dataset = _opened(written, schema)
+        dataset = mapped_dataset(written, schema)
     report = ShuffleReport(
         repr(engine),
         engine.n_workers,
@@ -147,7 +147,7 @@ class _Map:
     def __call__(self, source: tuple[int, Part]) -> Slices:
         which, part = source
         batches = bucketed(self.mappers[which](part), self.keys, self.n_buckets)
-        path = _write(self.folder, batches)
+        path = write_batches(self.folder, batches)
         return Slices(path, tuple(b.num_rows for b in batches), tuple(b.nbytes for b in batches))
 
 
@@ -169,13 +169,17 @@ class _Reduce:
                 for bucket in buckets
             ]
             rows = pa.concat_tables([table.select(list(self.schema.names)) for table in reduced])
-            batches.append(_one_batch(rows.cast(self.schema.arrow)))
-        return _write(self.folder, batches)
+            batches.append(one_batch(rows.cast(self.schema.arrow)))
+        return write_batches(self.folder, batches)
+
+
+def _no_rows(schema: Schema) -> Part:
+    return Part(0, 0, 0, schema, TableReader(schema.arrow.empty_table()))
 
 
 def bucketed(table: pa.Table, keys: Sequence[str], n_buckets: int) -> list[pa.RecordBatch]:
     """One batch for each bucket, with its rows of the table in their order."""
-    batch = _one_batch(table)
+    batch = one_batch(table)
     bucket = (key_hashes(batch, keys) % np.uint64(n_buckets)).astype(np.uint16)  # sorted by radix
     ordered = batch.take(pa.array(np.argsort(bucket, kind="stable")))
     ends = np.cumsum(np.bincount(bucket, minlength=n_buckets))
@@ -231,48 +235,3 @@ def _coalesced(slices: Sequence[Slices], n_buckets: int) -> list[tuple[int, ...]
             groups.append((bucket,))
             size = more
     return groups
-
-
-@contextmanager
-def _folder(directory: str | Path | None) -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="millstream-shuffle-", dir=directory))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)  # a lost worker may still write into it
-
-
-def _write(folder: Path, batches: Sequence[pa.RecordBatch]) -> Path:
-    path = folder / f"{uuid.uuid4().hex}.arrow"  # two attempts at a task never share a file
-    try:
-        with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, batches[0].schema) as writer:
-            for batch in batches:
-                writer.write_batch(batch)
-    except OSError as error:
-        raise TrainingError(
-            f"rows can't be shuffled through {folder.parent} ({error}); make room, or pass another directory="
-        ) from error
-    return path
-
-
-def _opened(paths: Sequence[Path], schema: Schema) -> Dataset:
-    parts: list[Part] = []
-    first_row = 0
-    for path in paths:
-        file = MappedFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-        for position in range(file.reader.num_record_batches):
-            n_rows = file.reader.get_batch(position).num_rows
-            parts.append(
-                Part(len(parts), first_row, n_rows, schema, MappedBatch(file, position), resident=True)
-            )
-            first_row += n_rows
-    return Dataset(schema, parts)
-
-
-def _one_batch(table: pa.Table) -> pa.RecordBatch:
-    batches = table.unify_dictionaries().combine_chunks().to_batches()
-    if len(batches) > 1:
-        raise TrainingError(
-            f"{len(table)} rows with equal hashes hold more than 2 GB in a column; shuffle fewer columns, or more parts"
-        )
-    return batches[0] if batches else pa.RecordBatch.from_pylist([], schema=table.schema)

@@ -33,6 +33,6 @@ def test_an_error_and_nothing_left(tmp_path: Path) -> None:
 
     failed = run(20_000)
     assert failed.returncode == 1
-    assert f"TrainingError: rows can't be shuffled through {tmp_path / 'place'}" in failed.stderr
+    assert f"TrainingError: rows can't be written to {tmp_path / 'place'}" in failed.stderr
     assert list((tmp_path / "place").iterdir()) == []
     assert run(100_000_000).stdout == "100000\n"

@@ -36,7 +36,6 @@ ENGINES = [
     Threads(1),
     Threads(3),
     Threads(2, faults=[Fault(0, 0, after=2)]),
-    Processes(2),
     Processes(2, faults=[Fault(0, 1)]),
 ]
 RNG = np.random.default_rng(4)
