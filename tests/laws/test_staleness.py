@@ -17,7 +17,7 @@ import pytest
 
 import millstream.data as data
 from millstream.errors import DeadlineExceeded, Refused
-from millstream.parallel import Async, Bulk, Engine, Fault, Inline, Stale, Threads, fit, served
+from millstream.parallel import Async, Bulk, Engine, Fault, Inline, Processes, Stale, Threads, fit, served
 from millstream.parallel.parameter_server import ParameterServer
 from millstream.parallel.round_queue import RoundQueue
 
@@ -234,7 +234,9 @@ def test_inline_gives_the_same_bits_for_the_same_seed(sync: Stale | Async, label
     assert bits(3) != bits(4)  # or the schedule is not what the seed decides
 
 
-@pytest.mark.parametrize("engine", [Inline(3, workers=n) for n in (1, 2, 3)] + [Threads(2)], ids=repr)
+@pytest.mark.parametrize(
+    "engine", [Inline(3, workers=n) for n in (1, 2, 3)] + [Threads(2), Processes(2)], ids=repr
+)
 def test_pinned_bulk_has_the_bits_of_dynamic_bulk(engine: Engine, labelled: data.Dataset) -> None:
     dynamic = fit(LogisticDescent(), labelled, engine=Inline(), steps=5)
     pinned = fit(LogisticDescent(), labelled, engine=engine, sync=Bulk("pinned"), steps=5)
@@ -272,7 +274,12 @@ def test_what_can_not_be_stale_is_refused_with_the_reason(labelled: data.Dataset
             fit(LogisticDescent(), labelled, sync=sync, steps=3, checkpoint=tmp_path / "fit")
         with pytest.raises(Refused, match="baseline"):
             fit(LogisticDescent(), labelled, sync=sync, steps=3, baseline=True)
-        far = Inline()
-        far.in_process = False  # type: ignore[misc]
         with pytest.raises(Refused, match="outside this process"):
-            fit(LogisticDescent(), labelled, sync=sync, steps=3, engine=far)
+            fit(LogisticDescent(), labelled, sync=sync, steps=3, engine=Processes(2))
+
+
+def test_every_engine_is_under_these_laws_or_refuses() -> None:
+    own = {one for one in Engine.__subclasses__() if one.__module__.startswith("millstream.")}
+    tested = {type(engine) for make in ENGINES.values() for engine in make()}
+    assert {engine for engine in own if engine.in_process} == tested
+    assert Processes in own - tested

@@ -178,6 +178,7 @@ class Report:
             str(self),
             f"speedup {self.speedup:.2f}, efficiency {self.efficiency:.0%} ({how})",
             f"{limits}; {shares}",
+            *([] if self.traffic is None else [f"parameter server: {self.traffic}"]),
             f"{'step':>6} {'seconds':>9} {'compute':>9} {'combine':>9} {'wait':>9} {'update':>9} {'bytes':>12}",
         ]
         rows = [

@@ -34,6 +34,13 @@ class Traffic:
         """Rounds that the slowest source was behind the reader, at most; 0 before the first read."""
         return max(self.staleness, default=0)
 
+    def __str__(self) -> str:
+        behind = ", ".join(f"{rounds}: {reads}" for rounds, reads in self.staleness.items())
+        return (
+            f"{self.pushes} pushes of {self.pushed_bytes / 1e6:.3g} MB, {self.pulls} pulls of "
+            f"{self.pulled_bytes / 1e6:.3g} MB, rounds behind the reader: {behind or 'none read'}"
+        )
+
 
 class Meter:
     """Adds up a `Traffic`; called from several threads.

@@ -177,6 +177,7 @@ def test_bytes_are_counted_and_what_is_unchanged_is_not_sent_again() -> None:
     assert client.pull(0, 1)["w"][3] == 1.0
     assert server.traffic.pushed_bytes == 16
     assert server.traffic.unchanged == 3
+    assert str(server.traffic).startswith("1 pushes of 1.6e-05 MB, 2 pulls of 0.01 MB")
     before = server.traffic.pulled_bytes
     client.pull(0, 1)
     assert server.traffic.pulled_bytes == before
