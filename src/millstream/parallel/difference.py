@@ -66,6 +66,8 @@ def leaves(value: Any, name: str) -> Iterator[tuple[str, Any]]:
     elif isinstance(value, list | tuple):
         for index, item in enumerate(value):
             yield from leaves(item, f"{name}[{index}]")
+    elif isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        yield from leaves(value.tolist(), name)
     elif isinstance(value, np.ndarray) and value.dtype.names:
         for column in value.dtype.names:
             yield from leaves(value[column], f"{name}[{column!r}]")

@@ -47,6 +47,11 @@ def moved(array: np.ndarray, at: tuple[int, ...], by: float) -> np.ndarray:
         (np.array(["a", "b"]), np.array(["a", "c"]), "s differs at 1: expected b, got c"),
         (None, "a", "s differs: expected None, got 'a'"),
         (
+            np.array(["x"] * 2000 + ["a"] * 2000, object),
+            np.array(["x"] * 2001 + ["a"] * 1999, object),
+            "s[2000] differs: expected 'a', got 'x'",
+        ),
+        (
             np.array([(1.0, 2)], "f8,i8"),
             np.array([(1.0, 5)], "f8,i8"),
             "s['f1'] differs at 0 by 3: expected 2, got 5",
