@@ -17,6 +17,7 @@ from confluent_kafka import Consumer as KafkaConsumer, KafkaError, Message, Topi
 
 from millstream.errors import LogError
 from millstream.log.client import as_log_error, settings, translated
+from millstream.log.unreadable import named
 
 if TYPE_CHECKING:
     from millstream.log.topic import Topic
@@ -93,7 +94,9 @@ class Consumer:
         keys, values = [m.key() for m in messages], [m.value() for m in messages]
         offsets = np.array([m.offset() for m in messages], np.int64)
         timestamps = np.array([m.timestamp()[1] for m in messages], np.int64) * 1000
-        return Chunk(number, offsets, timestamps, keys, values, self._topic.decode(values, keys))
+        topic = self._topic
+        rows = named(topic.name, number, offsets, lambda part: topic.decode(values[part], keys[part]))
+        return Chunk(number, offsets, timestamps, keys, values, rows)
 
     def close(self) -> None:
         """Close the connections; may be called twice."""

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
 from millstream.data import Dataset, Part, Schema
 from millstream.errors import InputError, LogError
-from millstream.log.segment_reader import PartitionFiles
+from millstream.log.segment_reader import PartitionFiles, RecordColumns
 from millstream.log.spool import spool
 from millstream.log.store import partition_directory
 from millstream.log.topic import Topic
+from millstream.log.unreadable import named
 
 __all__ = ["POSITION_COLUMNS", "read_topic"]
 
@@ -111,10 +113,13 @@ class OffsetRange:
     low: int
     high: int
 
+    def _decode(self, records: RecordColumns, part: slice) -> pa.RecordBatch:
+        return records.part(part).decode(self.topic.schema, self.topic.format)
+
     def __call__(self, columns: Sequence[str], /) -> Iterator[pa.RecordBatch]:
         rows = 0
         for records in self.files.records(self.low, self.high):
-            decoded = records.decode(self.topic.schema, self.topic.format)
+            decoded = named(self.topic.name, self.partition, records.offsets, partial(self._decode, records))
             count = len(records.offsets)
             rows += count
             position = [

@@ -18,12 +18,28 @@ import pyarrow.compute as pc
 
 from millstream.errors import PlanError, SchemaError
 
-__all__ = ["MAX_TIME", "MIN_TIME", "SourceClock", "check_event_time", "from_microseconds", "to_microseconds"]
+__all__ = [
+    "MAX_TIME",
+    "MIN_TIME",
+    "NoEventTime",
+    "SourceClock",
+    "check_event_time",
+    "from_microseconds",
+    "to_microseconds",
+]
 
 MIN_TIME = -(2**62)
 """Before every event: the watermark of a partition that has shown no row."""
 MAX_TIME = 2**62
 """After every event: the watermark of a partition that has ended."""
+
+
+class NoEventTime(SchemaError):
+    """A row without a usable event time; `row` is its number in the column."""
+
+    def __init__(self, row: int, message: str) -> None:
+        super().__init__(message)
+        self.row = row
 
 
 def check_event_time(schema: pa.Schema, column: str, source: str) -> None:
@@ -41,17 +57,21 @@ def check_event_time(schema: pa.Schema, column: str, source: str) -> None:
 
 
 def to_microseconds(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
-    """Event times (n,) int64 of a timestamp or int64 column. A null or out-of-range time is a SchemaError."""
+    """Event times (n,) int64 of a timestamp or int64 column; `NoEventTime` for a null or out-of-range time."""
     if column.null_count:
-        row = pc.index(column.is_null(), True).as_py()
-        raise SchemaError(
-            f"event time {name!r} is null in row {row} of a batch; expected a moment in every row"
+        raise NoEventTime(
+            pc.index(column.is_null(), True).as_py(),
+            f"event time {name!r} is null; expected a moment in every row",
         )
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
     times = np.array(column.to_numpy(zero_copy_only=False), dtype=np.int64)
-    if len(times) and (times.min() <= MIN_TIME or times.max() >= MAX_TIME):
-        raise SchemaError(f"event time {name!r} holds a value outside ±2**62 microseconds; check its unit")
+    outside = (times <= MIN_TIME) | (times >= MAX_TIME)
+    if outside.any():
+        row = int(outside.argmax())
+        raise NoEventTime(
+            row, f"event time {name!r} is {times[row]}, outside ±2**62 microseconds; check its unit"
+        )
     return times
 
 

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from millstream.clock import Clock, SystemClock
 from millstream.errors import SchemaError
-from millstream.stream.event_time import MIN_TIME, SourceClock, to_microseconds
+from millstream.stream.event_time import MIN_TIME, NoEventTime, SourceClock, to_microseconds
 from millstream.stream.frame import Batch
 from millstream.stream.graph import Graph
 from millstream.stream.plan import Source
@@ -95,9 +95,12 @@ class Intake:
         source = self.source
         try:
             times = to_microseconds(chunk.rows.column(source.event_time), source.event_time)
-        except SchemaError as error:
-            where = f"partition {chunk.partition}, offsets {chunk.offsets[0]} to {chunk.offsets[-1]}"
-            raise SchemaError(f"source {source.name!r}, {where}: {error}") from error
+        except NoEventTime as error:
+            where = f"{self.reader.origin}, partition {chunk.partition}, offset {chunk.offsets[error.row]}"
+            raise SchemaError(
+                f"source {source.name!r}, {where}: {error}; leave such rows out (a topic can be copied without them: "
+                "read_topic(topic).filter(...), appended to a fresh one), or name another column as event_time"
+            ) from error
         late = self.times.observe(chunk.partition, times)
         batch = _batch(chunk, source.schema, times)
         on_time = batch.keep(~late)

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from millstream.errors import InputError, LogError, SchemaError, TopicExists, UnknownTopic
-from millstream.log import Log
+from millstream.log import Log, read_topic
 from millstream.log.record_batch import walk
 
 SECOND = timedelta(seconds=1)
@@ -185,3 +185,19 @@ def test_what_is_published_together_is_one_batch(log):
         topic.publish(0, [b"%d" % i for i in range(3000)])
     (segment,) = (log.directory / "topics" / "one-batch" / "0").glob("*.log")
     assert [h.n_records for _, h in walk(memoryview(segment.read_bytes()))] == [3000] * 5
+
+
+@pytest.mark.parametrize("bad", [b"oops", b'{"x": "seven"}', b'{"x": 1} {"x": 2}', b'{"x": '])
+def test_a_record_that_cannot_be_read_is_named(log, bad):
+    name = f"spoilt-{len(bad)}"
+    topic = log.create_topic(name, partitions=2, schema=pa.schema([("x", pa.int64())]))
+    values = [b'{"x": %d}' % i for i in range(300)]
+    topic.publish(1, [*values, bad, *values, bad])
+    found = rf"topic '{name}', partition 1, offset 300: .*read_topic\(topic, {{1: \(301, END\)}}\)"
+    with pytest.raises(SchemaError, match=found):
+        read(topic, {1: 0}, 602)
+    with pytest.raises(SchemaError, match=found):
+        read_topic(topic).to_table()
+    with Log(log.bootstrap) as cluster, pytest.raises(SchemaError, match=found):
+        read_topic(cluster[name]).to_table()
+    assert read_topic(topic, {1: (301, 601)}).n_rows == 300

@@ -362,3 +362,14 @@ def test_an_idle_partition_holds_no_window_up(log: Log, tmp_path: Path) -> None:
     assert run_until(6, seconds=1).sources["half_idle"].late == 1
     assert files(tmp_path / "late")["at"].to_pylist() == [60]
     assert files(tmp_path / "windows")["n"].to_pylist() == [1, 1]
+
+
+@pytest.mark.parametrize(("bad", "said"), [(None, "is null"), (2**62, "check its unit")])
+def test_a_row_without_an_event_time_is_named(log: Log, bad: int | None, said: str) -> None:
+    topic = log.create_topic(f"timeless_{bad}", partitions=2, schema=ROWS.schema)
+    at = pa.table({"at": pa.array([5, 6, bad, 7, bad]), "x": [1.0] * 5, "p": [1] * 5})
+    topic.append(at, partition="p")
+    live = ms.as_stream(topic, event_time="at", delay=US, name="clicks", bounded=True)
+    where = rf"source 'clicks', topic '{topic.name}', partition 1, offset 2: event time 'at' .*{said}"
+    with pytest.raises(SchemaError, match=where):
+        live.collect()

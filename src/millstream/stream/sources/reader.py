@@ -31,6 +31,11 @@ class Reader(Protocol):
     """
 
     @property
+    def origin(self) -> str:
+        """What is read, in an error's words."""
+        ...
+
+    @property
     def partitions(self) -> Sequence[int]: ...
 
     @property

@@ -22,8 +22,12 @@ class TableReader:
     """A `Reader` of rows at hand. rows by partition: (offsets ascending, table)."""
 
     def __init__(
-        self, rows: Mapping[int, tuple[npt.NDArray[np.int64], pa.Table]], positions: Mapping[int, int] | None
+        self,
+        rows: Mapping[int, tuple[npt.NDArray[np.int64], pa.Table]],
+        positions: Mapping[int, int] | None,
+        origin: str = "table",
     ) -> None:
+        self.origin = origin
         self._rows = dict(rows)
         wanted = positions or {}
         self._next = {p: int(np.searchsorted(o, wanted.get(p, 0))) for p, (o, _) in self._rows.items()}

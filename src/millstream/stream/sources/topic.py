@@ -32,6 +32,10 @@ class TopicReader:
         self._consumer = topic.consumer(dict(self._positions))
 
     @property
+    def origin(self) -> str:
+        return f"topic {self._topic.name!r}"
+
+    @property
     def partitions(self) -> Sequence[int]:
         return sorted(self._positions)
 
