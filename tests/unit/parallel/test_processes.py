@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import signal
+import sys
 import threading
 import time
 from datetime import timedelta
@@ -196,6 +197,17 @@ def test_a_segment_is_used_again_when_nothing_refers_to_it() -> None:
     assert numbers[0] not in (first, second, third)
     assert numbers[2] == numbers[0] != numbers[1]
     assert sorted(view._mapped) == sorted(set(numbers))
+
+
+def imported_by_reading(part: data.Part) -> list[str]:
+    before = set(sys.modules)
+    assert sum(block.X.sum() for block in part.blocks()) == 4.0
+    return sorted(set(sys.modules) - before)
+
+
+def test_a_worker_has_imported_what_reading_needs() -> None:
+    rows = data.from_numpy(np.ones((4, 2)), part_rows=2)
+    assert Processes(2).map(imported_by_reading, rows.parts) == [[], []]
 
 
 # What is refused
