@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from millstream.errors import Refused
+from millstream.errors import Refused, TrainingError
 from millstream.parallel.algorithm import Step
 from millstream.parallel.engine import Crew, Engine
 from millstream.parallel.local import Contribution, Local, Setting
@@ -167,6 +167,11 @@ class _Service:
         except Exception as error:
             error.add_note(f"in delta of {type(self._algorithm).__name__}, part {part}, step {clock}")
             raise
+        if not isinstance(delta, Mapping):
+            raise TrainingError(
+                f"delta of {type(self._algorithm).__name__} returned {type(delta).__name__}; expected a mapping of "
+                "names of parameters to arrays or Sparse"
+            )
         return _Computed(contribution, delta, perf_counter() - started)
 
     def accept(self, index: int, computed: _Computed) -> None:
