@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from millstream.errors import SignatureError
 from millstream.models.signature import ARROW_TYPES, Input, Signature
 
-__all__ = ["Rows", "feeds", "flat_rows"]
+__all__ = ["Rows", "feeds", "flat_rows", "plain_text"]
 
 #: what a Scorer takes
 Rows: TypeAlias = pa.RecordBatch | pa.Table | np.ndarray | Mapping[str, Any]
@@ -51,20 +51,38 @@ def feeds(signature: Signature, rows: Rows) -> tuple[dict[str, np.ndarray], int]
 
 
 def flat_rows(signature: Signature, batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The model's inputs as scalar columns, for targets that know no matrices: ``X`` becomes ``x0 ... x{k-1}``."""
+    """The model's inputs as scalar columns, for targets that know no matrices: ``X`` becomes ``x0 ... x{k-1}``.
+
+    Text is of type string, whichever of Arrow's types for it the rows have.
+    """
     names: list[str] = []
     arrays: list[pa.Array] = []
     for wanted in signature.inputs:
         column = batch.column(wanted.name)
         names += wanted.columns
         if wanted.width is None:
-            arrays.append(column)
+            arrays.append(plain_text(column))
         else:
             values = column.flatten()
             arrays += [
                 values.take(pa.array(range(i, len(values), wanted.width))) for i in range(wanted.width)
             ]
     return pa.RecordBatch.from_arrays(arrays, names=names)
+
+
+def plain_text(column: pa.Array) -> pa.Array:
+    """Text of any type (large_string, string_view, dictionary) as string; another column as it is.
+
+    >>> plain_text(pa.array(["JFK", None], pa.large_string())).type
+    DataType(string)
+    """
+    return column.cast(pa.string()) if _is_text(column.type) else column
+
+
+def _is_text(kind: pa.DataType) -> bool:
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
 
 
 def _only_matrix(signature: Signature) -> Input:
@@ -166,8 +184,7 @@ def _survives(array: pa.Array, converted: pa.Array) -> bool:
 
 def _text(name: str, array: pa.Array) -> np.ndarray:
     """Text as objects; equal strings share one object, so a column of few categories costs few of them."""
-    kind = array.type.value_type if pa.types.is_dictionary(array.type) else array.type
-    if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+    if not _is_text(array.type):
         raise _mismatch(name, "string", array.type)
     if not pa.types.is_dictionary(array.type):
         array = array.cast(pa.large_string()).dictionary_encode()

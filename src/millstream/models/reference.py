@@ -17,6 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from millstream.models.feeds import plain_text
+
 __all__ = ["SAMPLE_ROWS", "TOP_CATEGORIES", "training_distribution"]
 
 SAMPLE_ROWS = 1 << 17
@@ -38,7 +40,7 @@ def training_distribution(batches: Iterable[pa.RecordBatch]) -> dict[str, Any]:
     for batch in batches:
         for name, array in _scalars(batch):
             if name not in columns:
-                columns[name] = _Categories() if _is_text(array.type) else _Numbers()
+                columns[name] = _Categories() if pa.types.is_string(array.type) else _Numbers()
             columns[name].update(array, first_row)
         first_row += batch.num_rows
     return {name: column.result() for name, column in columns.items()}
@@ -126,13 +128,9 @@ def _scalars(batch: pa.RecordBatch) -> Iterable[tuple[str, pa.Array]]:
             for i in range(field.type.list_size):
                 yield f"{field.name}_{i}", pa.array(np.ascontiguousarray(matrix[:, i]))
         elif pa.types.is_dictionary(field.type):
-            yield field.name, array.dictionary_decode()
+            yield field.name, plain_text(array.dictionary_decode())
         else:
-            yield field.name, array
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+            yield field.name, plain_text(array)
 
 
 def _as_double(array: pa.Array) -> pa.Array:

@@ -25,6 +25,7 @@ from millstream import learn
 from millstream.data import Dataset, from_arrow, from_numpy
 from millstream.errors import InputError
 from millstream.models.bundle import Bundle, Golden
+from millstream.models.feeds import plain_text
 from millstream.models.outputs import to_batch
 from millstream.models.reference import training_distribution
 from millstream.models.signature import Signature
@@ -55,7 +56,7 @@ def write_bundle(
         )
     chosen = _GoldenRows(dataset.n_rows, golden_rows)
     reference = training_distribution(chosen.watch(dataset.batches()))
-    golden_inputs = chosen.batch(dataset.schema.arrow)
+    golden_inputs = chosen.batch()
     golden = Golden(golden_inputs, to_batch(learn.outputs(estimator, _as_fitted(golden_inputs))))
     model = learn.to_onnx(
         estimator,
@@ -100,12 +101,18 @@ class _GoldenRows:
                 self._gaps_seen.add(name)
                 rows.add(gap)
         if rows:
-            self._picked.append(batch.take(pa.array(sorted(rows))))
+            self._picked.append(_with_plain_text(batch).take(pa.array(sorted(rows))))
         self._first_row += batch.num_rows
 
-    def batch(self, schema: pa.Schema) -> pa.RecordBatch:
-        table = pa.Table.from_batches(self._picked, schema=schema).combine_chunks()
+    def batch(self) -> pa.RecordBatch:
+        table = pa.Table.from_batches(self._picked).combine_chunks()
         return table.to_batches()[0]
+
+
+def _with_plain_text(batch: pa.RecordBatch) -> pa.RecordBatch:
+    return pa.RecordBatch.from_arrays(
+        [plain_text(column) for column in batch.columns], names=batch.schema.names
+    )
 
 
 def _first_gap(column: pa.Array) -> int | None:

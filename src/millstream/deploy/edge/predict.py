@@ -13,9 +13,10 @@ As a module::
     Model("folder").predict({"lat": [40.7, 40.8], "lon": [-74.0, -73.9]})
 
 Input is a row a line: JSON objects, or CSV with a header. A number that is missing (null, an empty cell) is NaN,
-missing text is "". true and false are 1 and 0 for a number. Columns the model does not use are ignored; a column it lacks, or of another type, ends the
-program with status 1 and a line on stderr that names the column and the row. Output has the flat columns: ``label``;
-``probability`` of the second class where there are two, ``probability_0 ...`` where there are more.
+missing text is "". true and false are 1 and 0 for a number. Columns the model does not use are ignored; a column it
+lacks, or of another type, ends the program with status 1 and a line on stderr that names the column and the row.
+Output has the flat columns: ``label``; ``probability`` of the second class where there are two, ``probability_0 ...``
+where there are more.
 
 This file is part of Millstream (Apache-2.0) and was copied here together with the model.
 """
