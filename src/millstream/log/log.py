@@ -113,6 +113,7 @@ class Log:
         exist_ok: bool = False,
     ) -> Topic:
         """Create a topic and bind its schema. `format` is "json" (rows of `schema`, the default with one) or "bytes".
+        Text in any layout of Arrow's (large, view, dictionary) becomes a column of strings.
 
         Raises `InputError` for a name or number that can't be, `SchemaError` for a column that the format can't spell,
         `TopicExists` unless `exist_ok`; with it the topic there must have the same schema (`SchemaError`).

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from millstream.errors import CorruptBatch, InputError, SchemaError
 from millstream.log.json_format import check_json_schema
+from millstream.log.one_text_type import plain_schema
 
 __all__ = ["BYTES_SCHEMA", "SCHEMAS_TOPIC", "TopicSchema"]
 
@@ -35,6 +36,8 @@ class TopicSchema(NamedTuple):
     @classmethod
     def of(cls, schema: pa.Schema | None, format: str) -> TopicSchema:
         """Checked: raises `InputError` for an unknown format and `SchemaError` for a schema that doesn't fit it."""
+        if schema is not None:
+            schema = plain_schema(schema.remove_metadata())
         if format == "bytes":
             if schema is not None and schema != BYTES_SCHEMA:
                 raise SchemaError(
@@ -45,7 +48,7 @@ class TopicSchema(NamedTuple):
             raise InputError(f'format {format!r}; expected "json" or "bytes"')
         if schema is None:
             raise SchemaError('format "json" needs a schema; pass schema=pa.schema([...]) or format="bytes"')
-        return cls(format, check_json_schema(schema.remove_metadata()))
+        return cls(format, check_json_schema(schema))
 
     def to_bytes(self) -> bytes:
         coded = None if self.format == "bytes" else base64.b64encode(self.schema.serialize()).decode()

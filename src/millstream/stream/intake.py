@@ -98,8 +98,8 @@ class Intake:
         except NoEventTime as error:
             where = f"{self.reader.origin}, partition {chunk.partition}, offset {chunk.offsets[error.row]}"
             raise SchemaError(
-                f"source {source.name!r}, {where}: {error}; leave such rows out (a topic can be copied without them: "
-                "read_topic(topic).filter(...), appended to a fresh one), or name another column as event_time"
+                f"source {source.name!r}, {where}: {error}; leave such rows out before as_stream (a topic can be "
+                "copied without them by read_topic(topic).filter), or name another column as event_time"
             ) from error
         late = self.times.observe(chunk.partition, times)
         batch = _batch(chunk, source.schema, times)

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.errors import PlanError
+from millstream.log.one_text_type import one_text_type
 
 __all__ = ["KeySlots", "check_key", "distinct"]
 
@@ -22,16 +23,15 @@ NO_SLOT = -1
 
 
 def check_key(schema: pa.Schema, column: str, where: str) -> pa.DataType:
-    """The type of a key column; PlanError if it is missing or can't be a key."""
+    """The type of a key column, text in any layout being one; PlanError if it is missing or can't be a key."""
     if column not in schema.names:
         raise PlanError(f"{where}: key {column!r} is not a column; choose one of {', '.join(schema.names)}")
-    kind = schema.field(column).type
+    kind = one_text_type(schema.field(column).type)
     t = pa.types
     tests = (
         t.is_integer,
         t.is_boolean,
         t.is_string,
-        t.is_large_string,
         t.is_binary,
         t.is_timestamp,
         t.is_date,
@@ -129,7 +129,7 @@ def distinct(numbers: Slots) -> tuple[Slots, Slots]:
 def _stored_type(kind: pa.DataType) -> pa.DataType:
     if pa.types.is_timestamp(kind) or pa.types.is_date64(kind):
         return pa.int64()
-    return pa.int32() if pa.types.is_date32(kind) else kind
+    return pa.int32() if pa.types.is_date32(kind) else one_text_type(kind)
 
 
 def _stored(column: pa.Array) -> pa.Array:

@@ -13,6 +13,7 @@ from millstream.clock import microseconds
 from millstream.data import Dataset
 from millstream.errors import PlanError
 from millstream.log import Topic
+from millstream.log.one_text_type import plain_table
 from millstream.stream import plan as nodes
 from millstream.stream.aggregates import Aggregate
 from millstream.stream.collect import collect
@@ -89,13 +90,15 @@ def _bound(source: object, bounded: bool | None, idle: timedelta | None) -> tupl
     if isinstance(source, Topic):
         return source.schema, TopicBinding(source, bool(bounded), idle)
     if isinstance(source, pa.Table):
-        return source.schema, TableBinding(source)
+        table = plain_table(source)
+        return table.schema, TableBinding(table, source)
     if isinstance(source, Dataset):
         schema: pa.Schema = source.schema.arrow
         if "_partition" in schema.names and "_offset" in schema.names:
             visible = [field for field in schema if field.name not in REPLAY_COLUMNS]
             return pa.schema(visible), ReplayBinding(source)
-        return schema, TableBinding(source.to_table())
+        table = plain_table(source.to_table())
+        return table.schema, TableBinding(table, source)
     raise PlanError(
         f"as_stream: a {type(source).__name__} is no source; expected a Topic, a Dataset or a pa.Table"
     )

@@ -201,3 +201,28 @@ def test_a_record_that_cannot_be_read_is_named(log, bad):
     with Log(log.bootstrap) as cluster, pytest.raises(SchemaError, match=found):
         read_topic(cluster[name]).to_table()
     assert read_topic(topic, {1: (301, 601)}).n_rows == 300
+
+
+LAYOUTS = [pa.large_string(), pa.string_view(), pa.dictionary(pa.int8(), pa.large_string())]
+
+
+@pytest.mark.parametrize("kind", LAYOUTS, ids=str)
+def test_text_in_any_layout_is_text(log, kind):
+    pages = pa.table({"page": pa.array(["a", None, "b"]).cast(kind), "n": [1, 2, 3]})
+    topic = log.create_topic(f"layout-{LAYOUTS.index(kind)}", schema=pages.schema)
+    assert topic.schema.types == [pa.string(), pa.int64()]
+    topic.append(pages, key="page")
+    topic.append(pages.cast(topic.schema), key="page")
+    (chunk,) = read(topic, {0: 0}, 6)
+    assert chunk.batch["page"].to_pylist() == ["a", None, "b"] * 2
+    assert chunk.keys == [b"a", None, b"b"] * 2
+    assert log.create_topic(topic.name, schema=pages.schema, exist_ok=True).schema == topic.schema
+
+
+def test_bytes_in_any_layout_are_bytes(log):
+    kind = pa.large_binary()
+    table = pa.table({"key": pa.array([b"k", None], kind), "value": pa.array([b"v", b"w"], kind)})
+    topic = log.create_topic("large-bytes", format="bytes", schema=table.schema)
+    topic.append(table)
+    (chunk,) = read(topic, {0: 0}, 2)
+    assert chunk.batch.to_pylist() == table.to_pylist()

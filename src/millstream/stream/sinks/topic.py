@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from millstream.errors import PlanError
 from millstream.log import Topic
+from millstream.log.one_text_type import plain_schema
 from millstream.stream.sinks.sink import Numbers
 
 __all__ = ["JOB_HEADER", "NUMBER_HEADER", "TopicSink"]
@@ -39,8 +40,8 @@ class TopicSink:
         return self.topic.name
 
     def check(self, schema: pa.Schema) -> None:
-        wanted = self.topic.schema
-        if (wanted.names, wanted.types) != (schema.names, schema.types):
+        wanted, given = self.topic.schema, plain_schema(schema)
+        if (wanted.names, wanted.types) != (given.names, given.types):
             raise PlanError(
                 f"sink {self.name!r} takes {_columns(wanted)}; the stream gives {_columns(schema)}; use select or "
                 "map_batches, or create the topic with schema=stream.schema"

@@ -43,14 +43,22 @@ class Binding(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class TableBinding:
-    """An Arrow table, in the order of its rows if the source has a delay, else in event-time order."""
+    """An Arrow table, in the order of its rows if the source has a delay, else in event-time order.
+
+    given: what the user handed in, of which `table` may be a copy; bindings of one thing are equal.
+    """
 
     table: pa.Table
+    given: object = None
     bounded = True
     idle = None
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TableBinding) and other.table is self.table
+        return isinstance(other, TableBinding) and other._origin is self._origin
+
+    @property
+    def _origin(self) -> object:
+        return self.table if self.given is None else self.given
 
     def open(
         self, source: Source, positions: Mapping[int, int] | None, ends: Mapping[int, int] | None
