@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 import millstream as ms
-from millstream.errors import InputError, SchemaError, SignatureError
+from millstream.errors import DeployError, InputError, SchemaError, SignatureError
 from millstream.models import compare
 
 BOTH = pytest.mark.parametrize("as_sql", [False, True])
@@ -121,6 +121,54 @@ def test_progress_counts_rows(version, database, url):
     )
     scorer.run()
     assert seen[-1] == (1000, 1000)
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ("fare = 'abc'", "column 'fare'.*abc"),
+        ("fare = x'00'", "column 'fare'"),
+        ("hour = 'noon'", "column 'hour'"),
+        ("hour = 3.5", "column 'hour'"),
+        ("hour = NULL", "column 'hour'"),
+        ("borough = x'00'", "column 'borough'"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_before_a_row_is_written(
+    version, database, url, as_sql, change, text
+):
+    scorer = ms.DatabaseScorer(version, url, table="rides", into="answers", as_sql=as_sql)
+    scorer.run()
+    before = answers(database)
+    database.execute(f"UPDATE rides SET {change} WHERE id = 900")  # noqa: S608
+    database.commit()
+    with pytest.raises(SignatureError, match=text):
+        scorer.run()
+    assert answers(database).equals(before)
+
+
+@pytest.mark.parametrize(
+    ("where", "error", "text"),
+    [
+        ("nonsense", InputError, r"'nonsense' is no database URL.*sqlite:///"),
+        ("nosuch://host/x", InputError, r"'nosuch://host/x' is no database URL"),
+        ("sqlite+nosuch:///x", InputError, r"is no database URL"),
+        ("postgresql://me:secret@127.0.0.1:1/x", DeployError, r"me:\*\*\*@.*'psycopg.*' ?.*not installed"),
+        ("mysql://me@127.0.0.1:1/x", DeployError, r"'MySQLdb', which is not installed.*mysql\+DRIVER"),
+        ("sqlite:///{folder}", InputError, "no database file"),
+        ("sqlite:///{folder}/text.db", InputError, r"text.db can't be read as a SQLite database: .*'rides'"),
+    ],
+)
+def test_a_database_that_can_not_be_opened_is_named(version, tmp_path, where, error, text):
+    (tmp_path / "text.db").write_text(
+        "not a database, but long enough to have a header of a hundred bytes" * 9
+    )
+    scorer = ms.DatabaseScorer(version, where.format(folder=tmp_path), table="rides", into="answers")
+    for use in (scorer.run, scorer.verify, scorer.sql):
+        with pytest.raises(error, match=text) as raised:
+            use()
+        assert "secret" not in str(raised.value)
 
 
 def test_bad_input_is_named_and_changes_nothing(version, database, url, tmp_path):

@@ -3,7 +3,8 @@
 Rows are read in the order of their key and predictions written into another table of the same database, in
 one transaction: whoever reads the table sees the predictions from before the run or those from after it,
 whenever the run is killed. With ``as_sql=True`` no row leaves the database: the model itself runs there, as
-one plain INSERT of a SELECT (see `expression`).
+one plain INSERT of a SELECT (see `expression`), once `types` has counted no row that the Scorer would refuse. The
+query of `sql` and the expressions of `expression` have no such guard: there the database converts, text to 0 on SQLite.
 
 The target table has the key, the flat outputs (see `models.outputs`) and ``model``, the version that
 answered.
@@ -14,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -22,13 +22,15 @@ import onnx
 import pyarrow as pa
 import sqlalchemy as sa
 
+from millstream.deploy.database.connect import open_database
 from millstream.deploy.database.expression import compile_graph
+from millstream.deploy.database.types import refuse_other_types
 from millstream.deploy.progress import Progress
 from millstream.deploy.target import MODEL_COLUMN, Target
 from millstream.errors import InputError, SchemaError
 from millstream.models import Signature, Version, flat, flat_schema
 from millstream.models.feeds import flat_rows
-from millstream.models.transactional import transactional, writing
+from millstream.models.transactional import writing
 
 __all__ = ["DatabaseReport", "DatabaseScorer"]
 
@@ -50,7 +52,11 @@ class DatabaseScorer(Target):
     `table` needs the model's columns and a primary key of one column; on SQLite its rowid will do. `into` is
     made if it is not there; if it is, it must have the columns of a former run, whose rows are replaced.
 
-    as_sql: let the database compute the model itself; Refused if an operator has no form in SQL.
+    as_sql: let the database compute the model itself; Refused if an operator has no form in SQL. Rows that don't
+    match the signature are refused as they are without it, before the first is written.
+
+    Raises InputError where `url` is no SQLAlchemy URL or names no database file, DeployError where the database or its
+    driver can't be reached.
 
     >>> import sqlite3, tempfile, numpy as np
     >>> from millstream.learn import KMeans
@@ -133,15 +139,7 @@ class DatabaseScorer(Target):
         return str(query.compile(dialect=engine.dialect, compile_kwargs={"literal_binds": True}))
 
     def _engine(self) -> sa.Engine:
-        url = sa.make_url(self.url)
-        path = url.database
-        if (
-            url.get_backend_name() == "sqlite"
-            and path not in (None, "", ":memory:")
-            and not Path(path).exists()
-        ):
-            raise InputError(f"no database file {path}; expected one with the table {self.table!r}")
-        return transactional(sa.create_engine(url, poolclass=sa.NullPool))
+        return open_database(self.url, self.table)
 
     def _outputs(self) -> pa.Schema:
         return flat_schema(self.version.signature.output_schema)
@@ -187,6 +185,7 @@ class DatabaseScorer(Target):
 
     def _score(self, connection: sa.Connection, source: sa.Table, into: sa.Table) -> int:
         if self.as_sql:
+            refuse_other_types(connection, source, self.version.signature)
             query = self._select(source).add_columns(sa.literal(str(self.version)))
             return connection.execute(into.insert().from_select(into.c.keys(), query)).rowcount
         rows = 0
