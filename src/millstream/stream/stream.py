@@ -13,7 +13,7 @@ from millstream.clock import microseconds
 from millstream.data import Dataset
 from millstream.errors import PlanError
 from millstream.log import Topic
-from millstream.log.one_text_type import plain_table
+from millstream.log.one_text_type import plain_schema, plain_table
 from millstream.stream import plan as nodes
 from millstream.stream.aggregates import Aggregate
 from millstream.stream.collect import collect
@@ -135,8 +135,11 @@ class Stream:
         return self._then(nodes.Filter(self.plan, predicate))
 
     def map_batches(self, function: Rowwise, schema: pa.Schema) -> Stream:
-        """Each batch replaced by `function(batch)`: as many rows, in their order, in `schema`."""
-        return self._then(nodes.MapBatches(self.plan, function, schema))
+        """Each batch replaced by `function(batch)`: as many rows, in their order, in `schema`.
+
+        Text in any layout of Arrow's (large, view, dictionary) goes on as strings.
+        """
+        return self._then(nodes.MapBatches(self.plan, function, plain_schema(schema)))
 
     def select(self, *columns: str) -> Stream:
         """These columns, in this order. Rows keep their event time even where its column goes."""

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from millstream.errors import SchemaError
+from millstream.log.one_text_type import plain_schema
 from millstream.stream import plan
 from millstream.stream.frame import Batch, Frame
 from millstream.stream.operators.operator import Operator
@@ -72,11 +73,15 @@ class PredictOperator(Operator):
 
 def _checked(rows: pa.RecordBatch, schema: pa.Schema, n: int, label: str) -> pa.RecordBatch:
     fits = isinstance(rows, pa.RecordBatch) and rows.num_rows == n
-    if not fits or (rows.schema.names, rows.schema.types) != (schema.names, schema.types):
+    wanted = plain_schema(schema)
+    given = plain_schema(rows.schema) if fits else wanted
+    if not fits or (given.names, given.types) != (wanted.names, wanted.types):
         raise SchemaError(
             f"{label} gave {_described(rows)}; expected a RecordBatch of {n} rows, one for each row in, with columns "
             f"{', '.join(f'{f.name} {f.type}' for f in schema)}"
         )
+    if rows.schema.types != schema.types:
+        rows = rows.cast(schema)
     return pa.RecordBatch.from_arrays(rows.columns, schema=schema)
 
 

@@ -13,7 +13,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from millstream.log.one_text_type import one_text_type
 from millstream.stream import plan
 from millstream.stream.event_time import MAX_TIME, from_microseconds
 from millstream.stream.frame import Batch, Frame, Watermark
@@ -93,10 +92,7 @@ class TumblingOperator(Operator):
             *(each.result(panes) for each in self._accumulators),
         ]
         rows = pa.RecordBatch.from_arrays(columns, schema=self._schema)
-        by = [*(key.cast(one_text_type(key.type)) for key in keys), pa.array(end)]
-        sortable = pa.RecordBatch.from_arrays(by, names=[str(i) for i in range(len(by))])
-        numbers = (len(keys), *range(len(keys)))
-        order = pc.sort_indices(sortable, [(str(i), "ascending") for i in numbers])
+        order = pc.sort_indices(rows, [(name, "ascending") for name in ("window_end", *self._keys)])
         index = order.to_numpy().astype(np.int64)
         n = len(index)
         offset = np.arange(self._emitted, self._emitted + n, dtype=np.int64)
