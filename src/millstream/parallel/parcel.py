@@ -83,7 +83,8 @@ def pack(content: Any, settings: Mapping[int, int] | None = None, arena: Arena |
     except (pickle.PicklingError, TypeError, AttributeError) as error:
         raise Refused(
             f"what the workers need can't be sent to another process: {error}. Keep open files, locks and connections "
-            "out of algorithm and function, read or persist() the dataset first, or use Threads()"
+            "out of algorithm and function; write a dataset that has them with write_parquet() and read that; or use "
+            "Threads()"
         ) from error
     files = tuple(pickler.files)
     if not pickler.large:

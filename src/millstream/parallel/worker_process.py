@@ -14,6 +14,7 @@ on slowly can be told from one that is stuck.
 
 from __future__ import annotations
 
+import io
 import mmap
 import os
 import signal
@@ -54,6 +55,8 @@ class WorkerTraceback(Exception):
 
 def work(channel: Channel) -> None:
     """Do what the driver at the other end says, until it is gone."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a worker is killed in the end; what it printed is not lost
     worker = _Worker(channel)
     while True:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gc
+import inspect
 import itertools
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -234,6 +236,18 @@ def test_what_can_not_be_sent_is_refused(numbers: data.Dataset) -> None:
     with pytest.raises(Refused, match=r"cannot pickle '_thread.lock' object.*Threads\(\)"):
         fit(HoldsALock(), numbers, engine=Processes(2))
     assert fit(HoldsALock(), numbers, engine=Threads(2)).done
+
+
+def prints(task: int) -> None:
+    print("task", task)
+
+
+def test_what_a_worker_prints_is_seen(tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    start = "if __name__ == '__main__':\n    Processes(2).map(prints, range(3))"
+    script.write_text(f"from millstream.parallel import Processes\n{inspect.getsource(prints)}\n{start}")
+    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert sorted(result.stdout.splitlines()) == ["task 0", "task 1", "task 2"], result.stderr
 
 
 def test_bad_arguments_are_named() -> None:
