@@ -2,8 +2,9 @@
 
 Two bounds decide how fast `local` can be (Williams, Waterman, Patterson, "Roofline", CACM 2009): arithmetic, for which
 a float32 matrix product stands, and reading memory, for which a dot product of arrays larger than the caches stands.
-Both are measured with one BLAS thread, as a worker computes, in about a fifth of a second together, and kept in the
-user's cache directory, so that a machine is measured once.
+Both are measured with one BLAS thread, as a worker computes, in about half a second together, and kept in the user's
+cache directory, so that a machine is measured once. On a busy machine they come out too low, and shares too high:
+remove the file to measure again.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ from millstream.parallel.blas import one_blas_thread
 
 __all__ = ["Limits", "measure_limits"]
 
-_SECONDS = 0.08  # for each of the two, after one round that warms up
+_SECONDS = 0.12  # for each of the two, after one round that warms up
 _ORDER = 768  # of the product: 7 MB of operands, about 10 ms a product on one core
-_BYTES = 64 << 20  # of the array that is read
+_BYTES = 512 << 20  # of the array that is read: more than the caches of a whole socket hold
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,9 @@ def _sgemm() -> float:
 
 
 def _bandwidth() -> float:
-    array = np.full(_BYTES // 4, 0.5, "f4")
-    return _BYTES / _best_of(lambda: np.dot(array, array))
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    array = np.full(min(_BYTES, memory // 16) // 4, 0.5, "f4")
+    return array.nbytes / _best_of(lambda: np.dot(array, array))
 
 
 def _best_of(call: Callable[[], object]) -> float:
