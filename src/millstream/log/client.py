@@ -16,6 +16,7 @@ CALL_SECONDS = 30.0
 
 T = TypeVar("T")
 _LOGGER = logging.getLogger("millstream.log")
+_LOGGER.addHandler(logging.NullHandler())  # else Python prints what no one has asked to see on standard error
 _UNREACHABLE = {
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._TRANSPORT,
@@ -33,7 +34,8 @@ _BY_CODE = {
 
 
 def settings(bootstrap: str, **more: object) -> dict[str, Any]:
-    """What every client of a log gets; librdkafka's own lines go to the logger ``millstream.log``."""
+    """What every client of a log gets; librdkafka's own lines go to the logger ``millstream.log``,
+    and nowhere unless the program has configured logging: what matters of them comes as an exception."""
     return {
         "bootstrap.servers": bootstrap,
         "client.id": "millstream",

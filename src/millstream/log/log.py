@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from millstream.clock import SystemClock
-from millstream.errors import SchemaError, TopicExists, UnknownTopic
+from millstream.errors import LogError, SchemaError, TopicExists, UnknownTopic
 from millstream.log.address import Address, find
 from millstream.log.child import Child, find_or_start
 from millstream.log.client import CALL_SECONDS, settings, translated
@@ -58,7 +58,7 @@ class Log:
     """
 
     def __init__(self, where: str | os.PathLike[str], port: int = 0) -> None:
-        text = os.fspath(where)
+        self._where = text = os.fspath(where)
         self.directory: Path | None = None
         self._child: Child | None = None
         if text.startswith("kafka://") or (_ADDRESSES.match(text) and not os.path.isdir(text)):
@@ -67,14 +67,24 @@ class Log:
             self.directory = Path(text).resolve()
             address, self._child = find_or_start(self.directory, port)
             self.bootstrap = address.bootstrap
-        self._admin = AdminClient(settings(self.bootstrap))
+        self._clients = [AdminClient(settings(self.bootstrap))]
         self._schemas: dict[str, TopicSchema] = {}
         self._producers: dict[bool, Producer] = {}
         self._sending = threading.Lock()
-        self._closed = weakref.finalize(self, _close, self._producers, self._child)
+        self._closed = weakref.finalize(self, _close, self._clients, self._producers, self._child)
 
     def __repr__(self) -> str:
         return f"Log({str(self.directory or self.bootstrap)!r})"
+
+    @property
+    def _admin(self) -> AdminClient:
+        self.check_open()
+        return self._clients[0]
+
+    def check_open(self) -> None:
+        """Raise `LogError` once the log is closed."""
+        if not self._closed.alive:
+            raise LogError(f"{self!r} is closed; open it again with millstream.Log({str(self._where)!r})")
 
     @property
     def broker(self) -> Address | None:
@@ -168,12 +178,14 @@ class Log:
 
     def send(self, topic: str, rows: Iterable[Row], progress: Callable[[int], None] | None = None) -> int:
         """Send records, batched as they come; returns their number once all are durable."""
+        self.check_open()
         with self._sending:
             return self._producer(whole=False).send(topic, rows, progress)
 
     def send_whole(self, topic: str, partition: int, rows: list[Row]) -> int:
         """Send records to one partition in order; returns their number once all are durable. The embedded log keeps
         them as one batch, whole or not at all; on a cluster librdkafka may cut them in two."""
+        self.check_open()
         if self.directory is None:
             with self._sending:
                 return self._producer(whole=True).send(topic, rows)
@@ -195,7 +207,8 @@ class Log:
         return [translated(what, futures[at].result, CALL_SECONDS).offset for at in asked]
 
     def close(self) -> None:
-        """Stop the broker if this `Log` started it, and let go of every connection; may be called twice."""
+        """Stop the broker if this `Log` started it, and let go of every connection; may be called twice. What is asked
+        of the log or its topics afterwards is a `LogError`."""
         self._closed()
 
     def __enter__(self) -> Log:
@@ -205,9 +218,10 @@ class Log:
         self.close()
 
 
-def _close(producers: dict[bool, Producer], child: Child | None) -> None:
+def _close(clients: list[AdminClient], producers: dict[bool, Producer], child: Child | None) -> None:
     for producer in producers.values():
         producer.close()
     producers.clear()
+    clients.clear()  # before the broker ends, or they would look for it
     if child is not None:
         child.stop()

@@ -123,6 +123,7 @@ class Topic:
 
     def consumer(self, positions: dict[int, int]) -> Consumer:
         """A live reader from `positions`, {partition: next offset}."""
+        self.log.check_open()
         for number in positions:
             self._check_partition(number)
         return Consumer(self, positions)
@@ -148,6 +149,7 @@ class Topic:
     def tail(self, partition: int, n: int) -> list[TailRecord]:
         """The last `n` records of a partition, oldest first, with headers; fewer if there are fewer."""
         self._check_partition(partition)
+        self.log.check_open()
         return read_tail(self.log.bootstrap, self.name, partition, n, seconds=30.0)
 
     def end_offsets(self) -> list[int]:

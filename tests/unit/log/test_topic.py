@@ -1,5 +1,7 @@
 """A topic as programs use it."""
 
+import subprocess
+import sys
 from datetime import timedelta
 
 import numpy as np
@@ -226,3 +228,51 @@ def test_bytes_in_any_layout_are_bytes(log):
     topic.append(table)
     (chunk,) = read(topic, {0: 0}, 2)
     assert chunk.batch.to_pylist() == table.to_pylist()
+
+
+def test_a_closed_log_says_so_at_once(tmp_path):
+    log = Log(tmp_path / "events")
+    topic = log.create_topic("a", schema=pa.schema([("x", pa.int64())]))
+    topic.append(pa.table({"x": [1]}))
+    log.close()
+    uses = [
+        lambda: topic.append(pa.table({"x": [1]})),
+        lambda: topic.publish(0, [b"{}"]),
+        lambda: topic.consumer({0: 0}),
+        lambda: topic.tail(0, 1),
+        topic.end_offsets,
+        log.topics,
+        lambda: log["a"],
+        lambda: log.create_topic("b"),
+        lambda: log.delete_topic("a"),
+        lambda: read_topic(topic),
+    ]
+    for use in uses:
+        with pytest.raises(LogError, match=r"is closed; open it again with millstream.Log\("):
+            use()
+
+
+PROGRAM = """
+import os, signal, sys, time
+import pyarrow as pa
+from millstream.log import Log
+
+log = Log(sys.argv[1])
+topic = log.create_topic("a", schema=pa.schema([("x", pa.int64())]))
+topic.append(pa.table({"x": [1]}))
+consumer = topic.consumer({0: 0})
+if sys.argv[2] == "close":
+    log.close()
+    time.sleep(0.5)
+if sys.argv[2] == "kill":
+    os.kill(log.broker.pid, signal.SIGKILL)
+    time.sleep(1.5)
+"""
+
+
+@pytest.mark.parametrize("end", ["close", "kill", "exit"])
+def test_a_broker_that_has_gone_fills_no_screen(tmp_path, end):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, tmp_path / "events", end], capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
