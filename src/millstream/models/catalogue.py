@@ -13,11 +13,13 @@ DELETE on every table.
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from millstream.errors import InputError
 from millstream.models.transactional import transactional, writing
 
 __all__ = ["alias_changes", "deployments", "open_engine", "parity_reports", "versions"]
@@ -92,7 +94,26 @@ for _table in _metadata.sorted_tables:
 
 
 def open_engine(path: Path) -> sa.Engine:
-    """The engine of the registry at `path`, its tables in place; connections are opened per use."""
+    """The engine of the registry at `path`, its tables in place; connections are opened per use.
+
+    Raises InputError if what is at `path` is no SQLite database, or can't be written.
+    """
+    try:
+        return _opened(path)
+    except sa.exc.DBAPIError as error:
+        raise _unusable(path, error.orig) from error
+    except sqlite3.Error as error:
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, reason: object) -> InputError:
+    return InputError(
+        f"{path} is not the database of a registry: {reason}; expected a SQLite file that can be written, or none: "
+        "take another folder"
+    )
+
+
+def _opened(path: Path) -> sa.Engine:
     engine = transactional(sa.create_engine(f"sqlite:///{path}", poolclass=sa.NullPool))
     raw = engine.raw_connection()
     try:

@@ -93,7 +93,12 @@ class Registry:
 
     def __init__(self, path: str | os.PathLike[str], *, clock: Clock | None = None) -> None:
         self.path = Path(path)
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{self.path} can't hold a registry: {error.strerror}; expected a folder, or a path for a new one"
+            ) from error
         self._clock = clock or SystemClock()
         self._engine = open_engine(self.path / "registry.db")
         self._writing = writing(self._engine)
@@ -213,7 +218,8 @@ class Registry:
             )
 
     def aliases(self, name: str) -> dict[str, int]:
-        """Every alias of a model and the number it points to."""
+        """Every alias of a model and the number it points to; UnknownModel if there is no such model."""
+        self._require(name)
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sa.select(alias_changes.c.alias, alias_changes.c.number)
@@ -223,7 +229,8 @@ class Registry:
             return {row.alias: row.number for row in rows}
 
     def history(self, name: str, alias: str = "production") -> list[AliasChange]:
-        """Every change of an alias, oldest first."""
+        """Every change of an alias, oldest first; UnknownModel if there is no such model."""
+        self._require(name)
         with self._engine.connect() as connection:
             rows = connection.execute(
                 sa.select(alias_changes.c.number, alias_changes.c.previous, alias_changes.c.at)
@@ -312,6 +319,10 @@ class Registry:
             raise self._unknown(name, f"alias {alias!r}")
         return int(number)
 
+    def _require(self, name: str) -> None:
+        if name not in self.models():
+            raise self._unknown(name)
+
     def _version(self, row: Any) -> Version:
         bundle = Bundle.open(self.path / "bundles" / row.digest, row.digest)
         return Version(self, row.model, row.number, bundle, row.metrics, _moment(row.at))
@@ -324,7 +335,8 @@ class Registry:
             numbers = list(connection.scalars(sa.select(versions.c.number).where(versions.c.model == name)))
         return UnknownModel(
             f"{name!r} has no {what}; it has the versions {sorted(numbers)} "
-            f"and the aliases {self.aliases(name)}"
+            f"and the aliases {self.aliases(name)}; promote(name, number, alias) points an alias to a version "
+            "(millstream models promote NAME NUMBER ALIAS)"
         )
 
     def __repr__(self) -> str:

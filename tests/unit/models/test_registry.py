@@ -43,6 +43,32 @@ def test_an_alias_has_a_history(registry, write, clock):
         registry.at("late", "production", moments[0] - SECOND)
 
 
+def test_what_is_unknown_says_what_there_is_and_how_to_promote(registry, write):
+    registry.add("late", write())
+    for ask in (registry.history, registry.aliases, registry.versions):
+        with pytest.raises(UnknownModel, match=r"no model 'nope'.*\['late'\]"):
+            ask("nope")
+    assert registry.history("late") == []
+    with pytest.raises(UnknownModel, match=r"no alias 'production'.*promote"):
+        registry.get("late@production")
+
+
+@pytest.mark.parametrize("place", ["in.csv", "in.csv/models", "/proc/models"])
+def test_a_registry_on_a_place_that_can_not_be_a_folder_is_refused(tmp_path, place):
+    (tmp_path / "in.csv").write_text("a,b")
+    with pytest.raises(InputError, match=r"can't hold a registry.*expected a folder"):
+        Registry(tmp_path / place)
+    assert (tmp_path / "in.csv").read_text() == "a,b"
+
+
+def test_a_registry_whose_database_is_none_is_refused(tmp_path):
+    (tmp_path / "registry.db").write_text(
+        "not a database, but long enough to have a header of a hundred bytes" * 9
+    )
+    with pytest.raises(InputError, match=r"registry.db is not the database of a registry: .*not a database"):
+        Registry(tmp_path)
+
+
 def test_history_is_append_only(registry, write):
     registry.add("late", write())
     registry.promote("late", 1)
