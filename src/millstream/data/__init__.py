@@ -19,6 +19,7 @@ from millstream.data.parquet import read_parquet
 from millstream.data.part import Part, ReadColumns
 from millstream.data.persist import MappedFile
 from millstream.data.schema import Field, Role, Schema
+from millstream.data.table import as_table
 
 __all__ = [
     "Block",
@@ -29,6 +30,7 @@ __all__ = [
     "ReadColumns",
     "Role",
     "Schema",
+    "as_table",
     "durable_file",
     "durable_folder",
     "from_arrow",

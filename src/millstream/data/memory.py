@@ -12,19 +12,20 @@ import pyarrow as pa
 from millstream.data.dataset import Dataset
 from millstream.data.part import Part, TableReader, even_rows
 from millstream.data.schema import Field, Role, Schema
+from millstream.data.table import as_table
 from millstream.errors import InputError
 
 __all__ = ["from_arrow", "from_numpy"]
 
 
 def from_arrow(
-    table: pa.Table | pa.RecordBatch,
+    table: Any,
     features: Sequence[str] | None = None,
     target: str | None = None,
     weight: str | None = None,
     part_rows: int | Sequence[int] | None = None,
 ) -> Dataset:
-    """A dataset over an Arrow table.
+    """A dataset over an Arrow table, a record batch, or a data frame (of pandas or polars), whose index is left out.
 
     features, target, weight: names of columns; without `features` every other column is one.
     part_rows: rows in a part, or the rows of each part (zeros allowed); by default about 4 MB.
@@ -33,8 +34,7 @@ def from_arrow(
     >>> from_arrow(table, target="tip", part_rows=[2, 0, 1])
     Dataset(3 rows, 3 parts, features fare, target tip)
     """
-    if isinstance(table, pa.RecordBatch):
-        table = pa.Table.from_batches([table])
+    table = as_table(table)
     schema = Schema.of(table.schema, features=features, target=target, weight=weight)
     return _in_parts(table, schema, part_rows)
 

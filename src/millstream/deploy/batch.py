@@ -36,6 +36,7 @@ from millstream.deploy.progress import Progress
 from millstream.deploy.target import Target
 from millstream.errors import DeployError, InputError, SchemaError
 from millstream.models import Scorer, Version, flat, flat_schema
+from millstream.stream import Stream
 
 __all__ = ["BatchJob", "BatchReport"]
 
@@ -56,7 +57,7 @@ class BatchReport:
 class BatchJob(Target):
     """Scores every row of `source` into the directory `sink`.
 
-    source: a Dataset, an Arrow table, or a bounded Stream, whose rows are collected.
+    source: a Dataset, an Arrow table, a data frame, or a bounded Stream, whose rows are collected.
     keep: the columns of the source that are written before the predictions (default: all).
 
     >>> import tempfile, numpy as np
@@ -114,10 +115,11 @@ class BatchJob(Target):
 def _as_dataset(source: Any) -> Dataset:
     if isinstance(source, Dataset):
         return source
-    rows = source.collect() if hasattr(source, "collect") else source
-    if not isinstance(rows, pa.Table | pa.RecordBatch):
+    rows = source.collect() if isinstance(source, Stream) else source
+    if not hasattr(rows, "__arrow_c_stream__"):
         raise InputError(
-            f"source is a {type(source).__name__}; expected a Dataset, an Arrow table or a Stream"
+            f"source is a {type(source).__name__}, {source!r:.200}; expected a Dataset (read_parquet, from_arrow), an "
+            "Arrow table, a data frame or a Stream"
         )
     return from_arrow(rows)
 

@@ -16,6 +16,7 @@ from typing import ClassVar
 
 import pyarrow as pa
 
+from millstream.errors import InputError
 from millstream.models import Parity, Version
 
 __all__ = ["MODEL_COLUMN", "Target"]
@@ -33,6 +34,11 @@ class Target(ABC):
     target: ClassVar[str]
 
     def __init__(self, version: Version) -> None:
+        if not isinstance(version, Version):
+            raise InputError(
+                f"version is {version!r:.200}, a {type(version).__name__}; expected a Version: "
+                "Registry(path).get('name@alias')"
+            )
         self.version = version
 
     @abstractmethod

@@ -16,7 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-from millstream.data import Block, Dataset, Field, Schema, from_arrow
+from millstream.data import Block, Dataset, Field, Schema, as_table, from_arrow
 from millstream.errors import InputError, SchemaError, SignatureError
 
 __all__ = [
@@ -54,7 +54,7 @@ def frame_as_table(X: Rows) -> pa.Table | None:
         or not hasattr(X, "columns")
     ):
         return None
-    return pa.table(X).select([str(name) for name in X.columns])
+    return as_table(X)
 
 
 def training_dataset(X: Rows, y: Any, sample_weight: Any = None) -> Dataset | None:

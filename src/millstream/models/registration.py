@@ -129,12 +129,12 @@ def _features(estimator: Any, data: Any) -> Dataset:
     """The data as a Dataset of the feature columns alone."""
     if isinstance(data, np.ndarray):
         data = from_numpy(data)
-    elif isinstance(data, pa.Table | pa.RecordBatch):
+    elif hasattr(data, "__arrow_c_stream__"):  # a table, a batch, a data frame
         fitted = getattr(estimator, "feature_names_in_", None)
         data = from_arrow(data, features=None if fitted is None else [str(name) for name in fitted])
     if not isinstance(data, Dataset):
         raise InputError(
-            f"data is a {type(data).__name__}; expected a Dataset, an Arrow table or a NumPy array"
+            f"data is a {type(data).__name__}; expected a Dataset, an Arrow table, a data frame or a NumPy array"
         )
     return data.select(data.schema.features)
 

@@ -152,3 +152,27 @@ def test_rows_that_do_not_match_are_named(version, table, tmp_path):
         ms.BatchJob(version, table.append_column("label", table["id"]), tmp_path / "b").run()
     with pytest.raises(InputError, match="str"):
         ms.BatchJob(version, "rides.parquet", tmp_path / "c").run()
+
+
+def test_a_data_frame_is_scored(version, table, expected, tmp_path):
+    ms.BatchJob(version, table.to_pandas(), tmp_path / "scored").run()
+    assert compare(expected, ms.read_parquet(tmp_path / "scored").to_table()).holds
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        lambda version: ms.BatchJob(version, pa.table({}), "scored"),
+        lambda version: ms.DatabaseScorer(version, "sqlite://", table="a", into="b"),
+        lambda version: ms.StreamJob(version, ms.as_stream(pa.table({"at": [1]}), event_time="at"), "scored"),
+        ms.ModelServer,
+        ms.EdgeBundle,
+    ],
+    ids=["batch", "database", "stream", "server", "edge"],
+)
+@pytest.mark.parametrize("value", ["long@1", None])
+def test_what_is_no_version_is_named(target, value):
+    with pytest.raises(
+        InputError, match=r"version is ('long@1'|None), .*expected a Version: Registry\(path\).get"
+    ):
+        target(value)
