@@ -26,7 +26,7 @@ __all__ = ["Limits", "measure_limits"]
 
 _SECONDS = 0.12  # for each of the two, after one round that warms up
 _ORDER = 768  # of the product: 7 MB of operands, about 10 ms a product on one core
-_BYTES = 512 << 20  # of the array that is read: more than the caches of a whole socket hold
+_BYTES = 256 << 20  # of the array that is read: more than most sockets' caches hold
 
 
 @dataclass(frozen=True)

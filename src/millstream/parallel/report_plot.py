@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from millstream.parallel.report import Report
@@ -38,8 +39,9 @@ def draw(report: Report, path: Path) -> None:
         bottom += heights
     axes.set_xlabel("step" if run == 1 else f"step (runs of {run})")
     axes.set_ylabel("seconds, summed over workers")
-    axes.set_title(
-        f"{len(steps)} steps on {report.engine}: speedup {report.speedup:.2f}, efficiency {report.efficiency:.0%}"
-    )
-    axes.legend(loc="upper right", ncols=4, frameon=False)
+    number = "1 step" if len(steps) == 1 else f"{len(steps)} steps"
+    gain = f"speedup {report.speedup:.2f}, efficiency {report.efficiency:.0%}"
+    axes.set_title(f"{number} on {report.engine}: {gain}")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     figure.savefig(path)
