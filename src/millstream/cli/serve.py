@@ -26,5 +26,8 @@ def serve(
 
     version = existing(registry).get(reference)
     server = ms.ModelServer(version)
-    output.print(f"serving {version.name} version {version.number} on 127.0.0.1:{port}; Ctrl-C stops")
-    server.serve(port=port)
+
+    def ready(url: str) -> None:
+        output.print(f"serving {version.name} version {version.number} on {url}; Ctrl-C stops")
+
+    server.serve(port=port, on_ready=ready)

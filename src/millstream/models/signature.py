@@ -15,6 +15,7 @@ import onnx
 import pyarrow as pa
 
 from millstream.errors import InputError
+from millstream.models.outputs import flat_names
 
 __all__ = ["ARROW_TYPES", "Input", "Output", "Signature"]
 
@@ -94,6 +95,18 @@ class Signature(msgspec.Struct, frozen=True):
     def flat_columns(self) -> tuple[str, ...]:
         """The scalar columns that rows of a flat source need."""
         return tuple(column for i in self.inputs for column in i.columns)
+
+    def class_of(self, column: str) -> Any:
+        """The class whose probability a flat column of the outputs holds; None for any other column.
+
+        >>> signature = Signature((), (Output("probability", "double", 3),), classes=("early", "late", "on time"))
+        >>> signature.class_of("probability_1")
+        'late'
+        """
+        if self.classes is None or "probability" not in self.output_schema.names:
+            return None
+        names = flat_names(self.output_schema.field("probability"))
+        return {name: self.classes[index] for name, index in names}.get(column)
 
     def to_json(self) -> bytes:
         return msgspec.json.format(msgspec.json.encode(self), indent=1)

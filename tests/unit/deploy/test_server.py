@@ -8,7 +8,7 @@ import pytest
 
 import millstream as ms
 from millstream.deploy.server import app as server_app
-from millstream.errors import AddressInUse, DeployError, SignatureError
+from millstream.errors import AddressInUse, DeployError, InputError, SignatureError
 from millstream.models import compare
 
 
@@ -160,6 +160,52 @@ def test_requests_of_strangers_wait_for_the_golden_rows(version, monkeypatch):
         assert httpx.post(f"{server.url}{INFER}", json=one_ride()).status_code == 200
 
 
+def test_the_class_of_a_probability_can_be_read(version, registry, estimator, table):
+    from millstream import learn
+
+    columns = table.select(["borough", "fare", "hour"])
+    late = ["early", "late", "on time"] * 333 + ["late"]
+    three = registry.register("three", learn.Pipeline(estimator.steps).fit(columns, late), data=columns)
+    with ms.ModelServer(three) as running, running.client() as client:
+        outputs = client.metadata["outputs"]
+    assert [(o["name"], o.get("parameters")) for o in outputs] == [
+        ("label", None),
+        ("probability_0", {"class": "early"}),
+        ("probability_1", {"class": "late"}),
+        ("probability_2", {"class": "on time"}),
+    ]
+    assert version.signature.class_of("probability") == 1
+
+
+def test_the_client_sends_only_the_columns_of_the_model(server, table, expected):
+    at = pa.array(range(1000)).cast(pa.timestamp("us", "UTC"))
+    frame = table.to_pandas().set_index("id")
+    with server.client() as client:
+        assert compare(expected, client.predict(table.append_column("at", at))).holds
+        assert compare(expected, client.predict(frame)).holds
+        assert client.predict(table.slice(0, 0)).schema == client.predict(table.slice(0, 1)).schema
+
+
+def test_the_client_names_what_is_no_table(server):
+    with server.client() as client, pytest.raises(InputError, match="is a dict; expected a"):
+        client.predict({"fare": [1.0]})
+
+
+def test_readiness_is_told_when_it_listens_and_not_before(server, version):
+    ready = []
+
+    def told(url):
+        ready.append(httpx.get(f"{url}/v2/health/ready").status_code)
+        mine.stop()
+
+    mine = ms.ModelServer(version)
+    mine.serve(0, on_ready=told)
+    assert ready == [200]
+    with pytest.raises(AddressInUse):
+        mine.serve(int(server.url.rsplit(":", 1)[1]), on_ready=told)
+    assert ready == [200]
+
+
 def test_it_listens_on_loopback_only(server):
     port = int(server.url.rsplit(":", 1)[1])
     with socket.socket() as probe:
@@ -213,3 +259,5 @@ def test_a_category_the_model_was_told_to_refuse_is_named_everywhere(registry, t
 def test_the_client_tells_what_the_server_refused(server):
     with server.client() as client, pytest.raises(DeployError, match=r"400.*column 'fare'"):
         client.predict(pa.table({"borough": ["Queens"], "hour": [3]}))
+    with server.client() as client, pytest.raises(DeployError, match=r"400.*column 'borough' is missing"):
+        client.predict(pa.table({"other": ["Queens"]}))

@@ -11,6 +11,7 @@ answers is sent as null. Answers are in the flat form of `millstream.models.outp
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from math import prod
 from typing import Any
 
@@ -27,7 +28,9 @@ __all__ = [
     "Tensor",
     "answer",
     "columns",
+    "inputs_of",
     "metadata",
+    "no_answers",
     "request_of",
     "table_of",
 ]
@@ -76,11 +79,12 @@ class InferResponse(msgspec.Struct, omit_defaults=True):
 
 
 def metadata(name: str, number: int, signature: Signature) -> dict[str, Any]:
-    """The answer to ``GET /v2/models/{name}``."""
-    outputs = [
-        {"name": field.name, "datatype": _datatype(field.type), "shape": [-1]}
-        for field in flat_schema(signature.output_schema)
-    ]
+    """The answer to ``GET /v2/models/{name}``; a probability names its class under ``parameters``."""
+    outputs: list[dict[str, Any]] = []
+    for field in flat_schema(signature.output_schema):
+        outputs.append({"name": field.name, "datatype": _datatype(field.type), "shape": [-1]})
+        if (label := signature.class_of(field.name)) is not None:
+            outputs[-1]["parameters"] = {"class": label}
     inputs = [
         {"name": i.name, "datatype": _DATATYPES[i.dtype], "shape": [-1] if i.width is None else [-1, i.width]}
         for i in signature.inputs
@@ -139,6 +143,21 @@ def answer(request: InferRequest, name: str, number: int, predictions: pa.Record
         if unknown:
             raise SignatureError(f"no outputs {unknown}; the model has {predictions.schema.names}")
     return InferResponse(name, str(number), [_tensor(n, predictions.column(n)) for n in wanted], request.id)
+
+
+def inputs_of(metadata: Mapping[str, Any]) -> set[str]:
+    """The columns that a model with this metadata reads: by name, and the flat ones of a matrix."""
+    names = set()
+    for tensor in metadata["inputs"]:
+        names.add(tensor["name"])
+        if len(tensor["shape"]) == 2:
+            names.update(f"{tensor['name'].lower()}{i}" for i in range(tensor["shape"][1]))
+    return names
+
+
+def no_answers(metadata: Mapping[str, Any]) -> pa.Table:
+    """The answers for no rows."""
+    return pa.schema([(o["name"], _ARROW[o["datatype"]]) for o in metadata["outputs"]]).empty_table()
 
 
 def request_of(rows: pa.RecordBatch) -> InferRequest:

@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 import time
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
@@ -69,12 +70,17 @@ class ModelServer(Target):
             raise DeployError(f"{self.version} is not being served; call start() first")
         return f"http://{HOST}:{self._port}"
 
-    def serve(self, port: int = 8080) -> None:
-        """Serve in the foreground until SIGINT, SIGTERM or `stop`. Raises as `start` does."""
+    def serve(self, port: int = 8080, *, on_ready: Callable[[str], None] | None = None) -> None:
+        """Serve in the foreground until SIGINT, SIGTERM or `stop`. Raises as `start` does.
+
+        on_ready: called once with the `url`, when the server listens and the golden rows hold.
+        """
         self._stopped.clear()
         previous = self._watch_signals()
         try:
             self.start(port)
+            if on_ready is not None:
+                on_ready(self.url)
             while not self._stopped.wait(timeout=1.0):
                 self._require_thread()
         finally:
