@@ -7,9 +7,19 @@ meet another's by name and value.
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pyarrow as pa
 
-__all__ = ["one_text_type", "plain_schema", "plain_table"]
+from millstream.errors import InputError
+
+__all__ = ["ArrowStream", "as_table", "one_text_type", "plain_schema", "plain_table"]
+
+
+class ArrowStream(Protocol):
+    """What hands out its rows by Arrow's PyCapsule interface: pandas, Polars and DuckDB data frames."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object: ...
 
 
 def one_text_type(kind: pa.DataType) -> pa.DataType:
@@ -33,6 +43,18 @@ def plain_schema(schema: pa.Schema) -> pa.Schema:
         return schema
     fields = [field.with_type(kind) for field, kind in zip(schema, kinds, strict=True)]
     return pa.schema(fields, schema.metadata)
+
+
+def as_table(value: object, expected: str) -> pa.Table:
+    """A table of what holds one: an Arrow table or record batch, or a data frame that hands out Arrow's C stream
+    (pandas, Polars, DuckDB). `InputError` names `expected` for anything else."""
+    if isinstance(value, pa.Table):
+        return value
+    if isinstance(value, pa.RecordBatch):
+        return pa.Table.from_batches([value])
+    if hasattr(value, "__arrow_c_stream__"):
+        return pa.RecordBatchReader.from_stream(value).read_all()
+    raise InputError(f"{expected}; got a {type(value).__name__}; make one with pa.table(...)")
 
 
 def plain_table(table: pa.Table) -> pa.Table:

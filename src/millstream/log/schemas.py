@@ -36,6 +36,11 @@ class TopicSchema(NamedTuple):
     @classmethod
     def of(cls, schema: pa.Schema | None, format: str) -> TopicSchema:
         """Checked: raises `InputError` for an unknown format and `SchemaError` for a schema that doesn't fit it."""
+        if not isinstance(schema, pa.Schema | None):
+            raise InputError(
+                f"schema={schema!r}; expected a pa.Schema, such as pa.schema([...]), table.schema or "
+                "pa.Table.from_pandas(frame).schema"
+            )
         if schema is not None:
             schema = plain_schema(schema.remove_metadata())
         if format == "bytes":

@@ -10,6 +10,7 @@ import pyarrow as pa
 from millstream.errors import InputError, SchemaError
 from millstream.log.consumer import Consumer, TailRecord, read_tail
 from millstream.log.json_format import check_finite, decode_json, encode_json
+from millstream.log.one_text_type import ArrowStream, as_table
 from millstream.log.producer import WHOLE_BYTES, WHOLE_ROWS, Headers, Row
 from millstream.log.schemas import TopicSchema
 
@@ -40,7 +41,7 @@ class Topic:
 
     def append(
         self,
-        table: pa.Table | pa.RecordBatch,
+        table: pa.Table | pa.RecordBatch | ArrowStream,
         key: str | None = None,
         partition: str | None = None,
         headers: Headers | None = None,
@@ -48,15 +49,17 @@ class Topic:
     ) -> int:
         """Append one record a row and return their number once all are durable (acks=all).
 
-        `table` has the topic's columns, in any order. `key` names the column whose value, as text, becomes the
-        record's key; `partition` names an integer column that chooses the partition and is not stored unless the
-        schema has it. Without it equal keys meet in one partition, and rows without a key go anywhere. `headers` go
-        on every record; `progress` is called with the number of rows handed over so far.
+        `table` has the topic's columns, in any order; a pandas DataFrame will do. `key` names the column whose value,
+        as text, becomes the record's key; `partition` names an integer column that chooses the partition and is not
+        stored unless the schema has it. Without it equal keys meet in one partition, and rows without a key go
+        anywhere. `headers` go on every record; `progress` is called with the number of rows handed over so far.
 
         Raises `SchemaError` before anything is sent when columns don't fit, `LogFull` when the disk is full and
         `BrokerUnavailable` when no broker answers; a prefix of the rows may then be stored (`Topic.tail` shows it).
         """
-        table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
+        table = as_table(
+            table, f"topic {self.name!r}: append takes a pa.Table, a pa.RecordBatch or a data frame"
+        )
         self._check_columns(table, key, partition)
         if self.format == "json":
             check_finite(table.select(self.schema.names))

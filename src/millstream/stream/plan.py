@@ -188,6 +188,7 @@ class TumblingAggregate(_OneInput):
             raise PlanError(f"{where}: the window is {self.size} us long; expected more than zero")
         if not self.aggregates:
             raise PlanError(f"{where}: no aggregate given; write for instance aggregate(n=count())")
+        _check_aggregates(where, self.aggregates)
         for key in self.keys:
             check_key(self.input.schema, key, where)
         _no_late(self.input, where)
@@ -245,6 +246,7 @@ class Lookback(_TwoInputs):
             raise PlanError(f"lookback: over is {self.over} us; expected more than zero")
         if not self.aggregates:
             raise PlanError("lookback: no aggregate given; write for instance lookback(..., n=count())")
+        _check_aggregates("lookback", self.aggregates)
         self._check("lookback")
 
     @property
@@ -313,6 +315,15 @@ def positive(duration: timedelta, name: str) -> int:
     if not isinstance(duration, timedelta) or duration <= timedelta(0):
         raise PlanError(f"{name}={duration!r}; expected a timedelta above zero, such as timedelta(hours=1)")
     return microseconds(duration)
+
+
+def _check_aggregates(where: str, aggregates: Aggregates) -> None:
+    for name, aggregate in aggregates:
+        if not isinstance(aggregate, Aggregate):
+            raise PlanError(
+                f"{where}: {name}={aggregate!r}; expected count(), or sum, mean, min or max of a column; write for "
+                f"instance {name}=mean('COLUMN')"
+            )
 
 
 def _need(where: str, names: tuple[str, ...], schema: pa.Schema) -> None:

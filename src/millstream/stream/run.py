@@ -130,6 +130,11 @@ def _sinks(outputs: Sequence[Output]) -> list[Sink]:
         raise PlanError("run: no output; hand in at least one stream.to(sink)")
     sinks: list[Sink] = []
     for output in outputs:
+        if not isinstance(output, Output):
+            raise PlanError(
+                f"run: a {type(output).__name__} is no output; expected a stream with its sink; write stream.to(topic) "
+                "or stream.to('directory'), or stream.collect() to have the rows here"
+            )
         sink = sink_for(output.sink)
         if any(sink.name == other.name for other in sinks):
             raise PlanError(f"run: two outputs write to {sink.name!r}; give each a sink of its own")

@@ -13,7 +13,7 @@ from millstream.clock import microseconds
 from millstream.data import Dataset
 from millstream.errors import PlanError
 from millstream.log import Topic
-from millstream.log.one_text_type import plain_schema, plain_table
+from millstream.log.one_text_type import ArrowStream, as_table, plain_schema, plain_table
 from millstream.stream import plan as nodes
 from millstream.stream.aggregates import Aggregate
 from millstream.stream.collect import collect
@@ -30,7 +30,7 @@ REPLAY_COLUMNS = ("_partition", "_offset", "_timestamp")
 
 
 def as_stream(
-    source: Topic | Dataset | pa.Table,
+    source: Topic | Dataset | pa.Table | pa.RecordBatch | ArrowStream,
     *,
     event_time: str,
     delay: timedelta | None = None,
@@ -41,7 +41,7 @@ def as_stream(
     """Rows in event time.
 
     source: a Topic, read as its records come; a Dataset of ``read_topic``, replayed with the partition and offset of
-    every row; or a ``pa.Table``.
+    every row; a ``pa.Table``, or a pandas DataFrame.
     event_time: the column that says when, a timestamp or int64 microseconds since 1970-01-01 UTC.
     delay: how far a row may lie behind the latest one of its partition and still be on time. A table without one is
     taken in event-time order and nothing in it is late; the rows of a topic need one.
@@ -89,8 +89,8 @@ def _bound(source: object, bounded: bool | None, idle: timedelta | None) -> tupl
     """The columns of a source as a user sees them, and what opens it."""
     if isinstance(source, Topic):
         return source.schema, TopicBinding(source, bool(bounded), idle)
-    if isinstance(source, pa.Table):
-        table = plain_table(source)
+    if isinstance(source, pa.Table | pa.RecordBatch) or hasattr(source, "__arrow_c_stream__"):
+        table = plain_table(as_table(source, "as_stream takes a table"))
         return table.schema, TableBinding(table, source)
     if isinstance(source, Dataset):
         schema: pa.Schema = source.schema.arrow
@@ -100,7 +100,8 @@ def _bound(source: object, bounded: bool | None, idle: timedelta | None) -> tupl
         table = plain_table(source.to_table())
         return table.schema, TableBinding(table, source)
     raise PlanError(
-        f"as_stream: a {type(source).__name__} is no source; expected a Topic, a Dataset or a pa.Table"
+        f"as_stream: a {type(source).__name__} is no source; expected a Topic, a Dataset, a pa.Table or a data "
+        "frame; hand in rows as pa.table(...), or a topic as log[name]"
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from datetime import timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
@@ -276,3 +277,23 @@ def test_a_broker_that_has_gone_fills_no_screen(tmp_path, end):
         [sys.executable, "-c", PROGRAM, tmp_path / "events", end], capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_data_frame_goes_in_as_it_is(log):
+    frame = pd.DataFrame({"page": ["a", None], "n": [1, 2]}, index=[7, 8])
+    topic = log.create_topic("frame", schema=pa.Table.from_pandas(frame, preserve_index=False).schema)
+    assert topic.append(frame, key="page") == 2
+    assert read_topic(topic).select(["page", "n"]).to_table().to_pylist() == [
+        {"page": "a", "n": 1}, {"page": None, "n": 2},
+    ]  # fmt: skip
+
+
+def test_what_is_no_table_or_schema_is_named(log):
+    topic = log.create_topic("tables-only", schema=SCHEMA)
+    with pytest.raises(
+        InputError, match=r"'tables-only': append takes a pa.Table.*got a dict; make one with"
+    ):
+        topic.append({"id": [1]})
+    with pytest.raises(InputError, match=r"schema={'id': 'int64'}; expected a pa.Schema"):
+        log.create_topic("no-schema", schema={"id": "int64"})
+    assert "no-schema" not in log

@@ -4,12 +4,13 @@ import math
 from datetime import date, timedelta
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
 import millstream.stream as ms
-from millstream.errors import SchemaError, StreamError
+from millstream.errors import PlanError, SchemaError, StreamError
 from millstream.log.one_text_type import one_text_type
 
 US = timedelta(microseconds=1)
@@ -195,3 +196,25 @@ def test_no_rows_give_no_rows() -> None:
     assert len(plan.collect()) == 0
     windows = stream(empty).key_by("key").window(ms.Tumbling(10 * US)).aggregate(n=ms.count())
     assert len(windows.collect()) == 0
+
+
+def test_a_data_frame_is_a_table() -> None:
+    frame = pd.DataFrame({"at": [1, 2], "key": ["a", "b"]})
+    streamed = ms.as_stream(frame, event_time="at")
+    assert streamed.collect().to_pylist() == frame.to_dict("records")
+    assert streamed.plan == ms.as_stream(streamed.collect(), event_time="at").plan
+    assert ms.as_stream(streamed.collect().to_batches()[0], event_time="at").plan == streamed.plan
+    again = ms.as_stream(frame, event_time="at")
+    assert streamed.lookback(again, on="key", over=US, n=ms.count()).collect()["n"].to_pylist() == [1, 1]
+
+
+def test_what_is_no_source_or_aggregate_is_named() -> None:
+    with pytest.raises(
+        PlanError, match=r"a dict is no source; expected a Topic, .*hand in rows as pa\.table"
+    ):
+        ms.as_stream({"at": [1]}, event_time="at")  # type: ignore[arg-type]
+    rows = stream(pa.table({"at": [1], "x": [1.0]}))
+    with pytest.raises(PlanError, match=r"aggregate: m='mean'; expected count\(\), .*m=mean\('COLUMN'\)"):
+        rows.window(ms.Tumbling(US)).aggregate(m="mean")  # type: ignore[arg-type]
+    with pytest.raises(PlanError, match="lookback: m='mean'"):
+        rows.lookback(rows, on="at", over=US, m="mean")  # type: ignore[arg-type]

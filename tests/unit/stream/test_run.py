@@ -231,6 +231,8 @@ def test_refused_before_the_first_row(log: Log, tmp_path: Path) -> None:
         ms.run(windows().to(tmp_path / "a"), source().to(str(tmp_path / "a")), job="w")
     with pytest.raises(PlanError, match="no output"):
         ms.run(job="w")
+    with pytest.raises(PlanError, match=r"a Stream is no output; .*write stream\.to"):
+        ms.run(windows(), job="w")  # type: ignore[arg-type]
     with pytest.raises(PlanError, match="a int is no sink"):
         ms.run(windows().to(5), job="w")
     with pytest.raises(PlanError, match="delivery='maybe'"):
