@@ -8,13 +8,14 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from millstream.data import Dataset, from_numpy
 from millstream.errors import InputError
+from millstream.learn.classifier import Classifier
 from millstream.learn.labels import Labels
 from millstream.learn.logistic_loss import scores, sigmoid_pair, softmax
 from millstream.learn.newton import Newton
@@ -30,7 +31,7 @@ __all__ = ["LogisticRegression"]
 _MOST_PARAMETERS = 4_000  # a Hessian of 128 MB in float64
 
 
-class LogisticRegression(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class LogisticRegression(Classifier, BaseEstimator):  # type: ignore[misc]
     """Classes from linear scores, with an L2 penalty, fitted by Newton's method.
 
     Minimises scikit-learn's objective, ``C sum_i w_i loss_i + |coef|^2 / 2`` with free intercepts, in five to ten
