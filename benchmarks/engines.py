@@ -42,6 +42,24 @@ class Nothing:
         return state
 
 
+class Statistic:
+    """Two parts with a statistic of `size` float32 each: all that remains is the reduction."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def init(self, meta, rng):
+        return {}
+
+    def local(self, params, part, ctx):
+        if "sum" not in ctx.keep:
+            ctx.keep["sum"] = np.ones(self.size, np.float32)
+        return {"sum": ctx.keep["sum"]}
+
+    def update(self, state, statistic):
+        return state
+
+
 def measure() -> Iterator[str]:
     rng = np.random.default_rng(0)
     X = rng.random((ROWS, COLUMNS), dtype=np.float32)
@@ -51,6 +69,7 @@ def measure() -> Iterator[str]:
     X = np.tile(X, (4, 1))  # more than any cache holds
     yield from speedup("bare read", Read, ms.from_numpy(X), "dot product of the rows", reads(X))
     yield from overhead()
+    yield from reduction()
 
 
 def speedup(
@@ -125,3 +144,19 @@ def overhead() -> Iterator[str]:
     for engine in (ms.Inline(workers=1), *(make(n) for make in ENGINES.values() for n in (1, 2))):
         seconds = [step.seconds for step in ms.fit(Nothing(), rows, engine=engine, steps=500).report.steps]
         yield f"overhead of a step at 16 parts, {engine}: {median(seconds) * 1e3:.2f} ms"
+
+
+def reduction() -> Iterator[str]:
+    rows = ms.from_numpy(np.ones((2, 4)), part_rows=1)
+    for size, steps in ((256, 500), (1 << 18, 100), (25 << 20, 10)):
+        left, right, out = np.ones((3, size), np.float32)
+        add = in_turn({"add": lambda a=left, b=right, c=out: np.add(a, b, out=c)}, repeat=9)["add"]
+        for engine in (ms.Threads(2), ms.Processes(2)):
+            seconds = [
+                step.seconds
+                for step in ms.fit(Statistic(size), rows, engine=engine, steps=steps).report.steps
+            ]
+            yield (
+                f"a step that reduces two statistics of {size * 4:,} bytes, {engine}: {median(seconds) * 1e3:.2f} ms; "
+                f"np.add alone {add * 1e3:.3f} ms"
+            )
