@@ -83,8 +83,8 @@ class Engine(ABC):
     """Base of every engine; tests find engines as its subclasses."""
 
     n_workers: int
-    # True if tasks run in this process, where they can reach a parameter server and wait for what `accept` changed.
-    in_process: bool = False
+    # True if the crew takes a task that is `Prepared`, which training through a parameter server needs.
+    prepares: bool = False
 
     @abstractmethod
     def crew(self) -> AbstractContextManager[Crew]:

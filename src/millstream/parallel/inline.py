@@ -29,7 +29,7 @@ class Inline(Engine):
     and delivers its result at the end of the step.
     """
 
-    in_process = True
+    prepares = True
 
     def __init__(self, seed: int = 0, faults: Sequence[Fault] = (), workers: int = 3) -> None:
         if workers < 1:

@@ -7,7 +7,7 @@ sent once, and then a step ships its parameters and a few numbers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from millstream.parallel.keep import Keep
 from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.tree import Statistic, combined
 
-__all__ = ["Contribution", "Local", "Setting", "read_only", "rng_of"]
+__all__ = ["Contribution", "Local", "Prepared", "Setting", "read_only", "rng_of"]
 
 
 class Setting:
@@ -83,6 +83,21 @@ class Local:
         """Of two neighbours, the left one with the lower part indices."""
         operations = getattr(self.setting.algorithm, "combine", {})
         return Contribution(combined(left.statistic, right.statistic, operations), left.nbytes + right.nbytes)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A task that is made when its part is handed out, from what is known then.
+
+    prepare: from the index to the task; called in this process. A crew whose workers are far away sends what it
+    returns, and accepts a result before it hands out the next part.
+    """
+
+    setting: Setting
+    prepare: Callable[[int], Callable[[int, int], Any]]
+
+    def __call__(self, index: int, attempt: int) -> Any:
+        return self.prepare(index)(index, attempt)
 
 
 def rng_of(seed: int, stream: int) -> np.random.Generator:

@@ -22,7 +22,7 @@ from millstream.parallel.engine import Work
 from millstream.parallel.fault import Fault
 from millstream.parallel.fork_server import START, ForkServer
 from millstream.parallel.keeper_queue import KeeperQueue
-from millstream.parallel.local import Local, Setting
+from millstream.parallel.local import Local, Prepared, Setting
 from millstream.parallel.parcel import Origin, Parcel, pack, unpack
 from millstream.parallel.part_queue import Dynamic, MakeQueue
 from millstream.parallel.runs import Run, guided_runs
@@ -53,6 +53,7 @@ class _Call:
     number: int
     step: int
     task: Parcel
+    prepared: Prepared | None
     combines: bool
     accept: Callable[..., None]
     runs: Sequence[Run]
@@ -103,7 +104,10 @@ class ProcessCrew:
         try:
             runs, schedule, keeper = self._plan(task, n_tasks, queue)
             self._n_calls += 1
-            call = _Call(self._n_calls, step, parcel, combine is not None, accept, runs, schedule, keeper)
+            prepared = task if isinstance(task, Prepared) else None
+            call = _Call(
+                self._n_calls, step, parcel, prepared, combine is not None, accept, runs, schedule, keeper
+            )
             workers = len(self._workers)
             self._attend(call)
         finally:
@@ -123,13 +127,14 @@ class ProcessCrew:
 
     def _prepare(self, task: Any, combine: Any) -> Parcel:
         """Hire workers if there are none yet, and send them what lasts; returns the task, packed."""
-        setting = task.setting if isinstance(task, Local) else None
+        setting = task.setting if isinstance(task, Local | Prepared) else None
         lasting = None
         if setting is not None and id(setting) not in self._settings:
             lasting = pack(setting)
             self._settings[id(setting)] = len(self._settings), setting
         try:
-            parcel = pack((task, combine), {key: number for key, (number, _) in self._settings.items()})
+            sent = None if isinstance(task, Prepared) else task  # what is prepared is sent with its part
+            parcel = pack((sent, combine), self._known)
             if self._server is None:
                 self._hire({**parcel.origins, **(lasting.origins if lasting else {})})
             if lasting is not None:
@@ -140,6 +145,11 @@ class ProcessCrew:
             if lasting is not None:
                 lasting.close()
         return parcel
+
+    @property
+    def _known(self) -> dict[int, int]:
+        """The settings that the workers have, by id."""
+        return {key: number for key, (number, _) in self._settings.items()}
 
     def _hire(self, origins: Mapping[str, Origin]) -> None:
         self._server = ForkServer.shared()
@@ -196,8 +206,13 @@ class ProcessCrew:
         run = worker.run = call.runs[assignment.index]
         about = "run", call.number, call.step, assignment.index, run.first, run.count, assignment.attempt
         news = call.task if worker.task_of != call.number else Parcel(b"")
+        if call.prepared is not None:
+            news = pack((call.prepared.prepare(run.first), None), self._known)
         worker.task_of = call.number
-        if not self._send(worker, (*about, worker.answers.released(), news.about), news):
+        sent = self._send(worker, (*about, worker.answers.released(), news.about), news)
+        if call.prepared is not None:
+            news.close()
+        if not sent:
             self._lose(call, worker)
 
     def _take(self, call: _Call, worker: _Worker) -> None:
@@ -221,10 +236,15 @@ class ProcessCrew:
             call.compute += compute
             call.combine += combine
             call.keeper[run.first : run.first + run.count] = worker.number
+            if call.prepared is not None:  # the next part is prepared from what this one changes
+                (one,) = unpack(message.stream, parcel, message.descriptors, view=worker.answers)
+                call.accept(run.first, one)
             call.schedule.finish(worker.number, index)
         self._give(call, worker)  # so that it works while the result is combined here
         if call.schedule.paced:
             self._give_all(call)
+        if call.prepared is not None:
+            return
         result = unpack(message.stream, parcel, message.descriptors, view=worker.answers)
         if number != call.number:  # of a call that ended with an error
             return

@@ -45,6 +45,8 @@ class Processes(Engine):
     [6, 24, 120]
     """
 
+    prepares = True
+
     def __init__(
         self, n: int | None = None, deadline: timedelta = timedelta(minutes=10), faults: Sequence[Fault] = ()
     ) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from millstream.errors import Refused, TrainingError
 from millstream.parallel.algorithm import Step
 from millstream.parallel.engine import Crew, Engine
-from millstream.parallel.local import Contribution, Local, Setting
+from millstream.parallel.local import Contribution, Local, Prepared, Setting, read_only
 from millstream.parallel.minibatch import Minibatch
 from millstream.parallel.parameter_client import ParameterClient
 from millstream.parallel.parameter_server import ParameterServer
@@ -59,10 +59,10 @@ def refuse_served(
         )
     if hasattr(algorithm, "score"):
         raise Refused(f"{name} has score, whose rows meet in every step; train it under Bulk(), not {sync!r}")
-    if not engine.in_process:
+    if not engine.prepares:
         raise Refused(
-            f"{engine!r} has its workers outside this process, where the parameter server of {sync!r} is; use Threads "
-            "or Inline, or Bulk()"
+            f"{engine!r} ships the parameters once a step, but under {sync!r} every part is sent the latest; use "
+            "Threads, Processes or Inline, or Bulk()"
         )
     if steps is None:
         raise Refused(f"under {sync!r} no update says when it is done; give fit(steps=) a number of rounds")
@@ -86,7 +86,11 @@ def train_served(
     service = _Service(setting, plan, steps, engine.n_workers, sync, after_round)
     n_parts = service.n_parts
     work = crew.run(
-        service.compute, service.accept, steps * n_parts, step=0, queue=round_queue(sync, n_parts)
+        Prepared(setting, service.prepare),
+        service.accept,
+        steps * n_parts,
+        step=0,
+        queue=round_queue(sync, n_parts),
     )
     return service.finish(work.lost)
 
@@ -96,6 +100,28 @@ class _Computed:
     contribution: Contribution
     delta: Mapping[str, Any]
     seconds: float
+
+
+@dataclass(frozen=True)
+class _LocalDelta(Local):
+    """`local` and `delta` of a part in a round."""
+
+    def __call__(self, index: int, attempt: int) -> _Computed:  # type: ignore[override]
+        started = perf_counter()
+        algorithm: Any = self.setting.algorithm
+        part = index % len(self.setting.views[self.view])
+        contribution = super().__call__(part, attempt)
+        try:
+            delta = algorithm.delta(read_only(self.params), contribution.statistic, self.step)
+        except Exception as error:
+            error.add_note(f"in delta of {type(algorithm).__name__}, part {part}, step {self.step}")
+            raise
+        if not isinstance(delta, Mapping):
+            raise TrainingError(
+                f"delta of {type(algorithm).__name__} returned {type(delta).__name__}; expected a mapping of names of "
+                "parameters to arrays or Sparse"
+            )
+        return _Computed(contribution, delta, perf_counter() - started)
 
 
 @dataclass
@@ -156,23 +182,11 @@ class _Service:
         self._history: list[Mapping[str, float]] = []
         self._reports: list[StepReport] = []
 
-    def compute(self, index: int, attempt: int) -> _Computed:
+    def prepare(self, index: int) -> _LocalDelta:
+        """The task of a part in a round, with the parameters as they are now."""
         clock, part = divmod(index, self.n_parts)
-        started = perf_counter()
         params = self._client.pull(part, clock)
-        local = Local(self._setting, params, self._plan.view, clock, clock - 1, self._batch(clock))
-        contribution = local(part, attempt)
-        try:
-            delta = self._algorithm.delta(params, contribution.statistic, clock)
-        except Exception as error:
-            error.add_note(f"in delta of {type(self._algorithm).__name__}, part {part}, step {clock}")
-            raise
-        if not isinstance(delta, Mapping):
-            raise TrainingError(
-                f"delta of {type(self._algorithm).__name__} returned {type(delta).__name__}; expected a mapping of "
-                "names of parameters to arrays or Sparse"
-            )
-        return _Computed(contribution, delta, perf_counter() - started)
+        return _LocalDelta(self._setting, params, self._plan.view, clock, clock - 1, self._batch(clock))
 
     def accept(self, index: int, computed: _Computed) -> None:
         clock, part = divmod(index, self.n_parts)

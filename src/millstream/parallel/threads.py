@@ -36,7 +36,7 @@ class Threads(Engine):
     faults: injected deaths and hangs, for tests.
     """
 
-    in_process = True
+    prepares = True
 
     def __init__(
         self, n: int | None = None, deadline: timedelta = timedelta(minutes=10), faults: Sequence[Fault] = ()

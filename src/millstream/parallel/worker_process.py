@@ -98,6 +98,7 @@ class _Worker:
             self._arena.free(released)
             if run != self._run:
                 self._run, self._step, self._finished = run, step, 0
+            if message.stream:
                 self._task, self._combine = self._load(message, parcel)
                 self._progress[self._number, 1] = run
             _place = "worker"
