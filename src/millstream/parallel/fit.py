@@ -112,6 +112,11 @@ def fit(
         raise Refused(
             "baseline=True measures `local` alone, which here needs the scores of all shards; leave it out"
         )
+    if not isinstance(dataset, Dataset | Mapping):
+        raise InputError(
+            f"dataset is {dataset!r:.200}, a {type(dataset).__name__}; expected a Dataset or a mapping of them by name: "
+            "make one with from_numpy(X, y), from_arrow or read_parquet"
+        )
     views = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     if "train" not in views:
         raise InputError(f"the views are {sorted(views)}; one of them must be called 'train'")
