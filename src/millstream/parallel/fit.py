@@ -114,7 +114,7 @@ def fit(
         )
     if not isinstance(dataset, Dataset | Mapping):
         raise InputError(
-            f"dataset is {dataset!r:.200}, a {type(dataset).__name__}; expected a Dataset or a mapping of them by name: "
+            f"dataset is {dataset!r:.200}, a {type(dataset).__name__}; expected a Dataset or a mapping of them: "
             "make one with from_numpy(X, y), from_arrow or read_parquet"
         )
     views = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
