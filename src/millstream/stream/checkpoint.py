@@ -89,13 +89,16 @@ class Checkpoints:
             directory.mkdir(parents=True, exist_ok=True)
             self._lock = DirectoryLock(directory)
         except LogLocked as error:
-            pid = owner(directory)
+            pid = owner(directory) or "(just ended)"
             raise JobRunning(
                 f"job {job!r} is running as process {pid} with checkpoint {directory}; stop that process first, or "
                 "give this job a checkpoint directory of its own"
             ) from error
-        except (LogError, OSError) as error:
-            raise CheckpointError(f"checkpoint directory {directory} can't be written: {error}") from error
+        except (LogError, OSError) as error:  # the lock is the log's, and its words speak of logs
+            reason = error.__cause__ if isinstance(error, LogError) else error
+            raise CheckpointError(
+                f"checkpoint directory {directory} can't be written: {reason}; give the job a directory it can write in"
+            ) from error
         self.skipped: list[str] = []
         self._last = max((number for number, _ in self._manifests()), default=0)
 

@@ -375,3 +375,13 @@ def test_a_row_without_an_event_time_is_named(log: Log, bad: int | None, said: s
     where = rf"source 'clicks', topic '{topic.name}', partition 1, offset 2: event time 'at' .*{said}"
     with pytest.raises(SchemaError, match=where):
         live.collect()
+
+
+def test_a_checkpoint_that_cannot_be_written_speaks_of_jobs(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    (state / "lock").mkdir(parents=True)
+    with pytest.raises(
+        CheckpointError, match=r"state can't be written: .*give the job a directory"
+    ) as caught:
+        ms.run(windows().to(tmp_path / "out"), job="w", checkpoint=state)
+    assert "log" not in str(caught.value).replace(str(tmp_path), "")
