@@ -37,7 +37,7 @@ def topics(
     """The topics with their partitions, records and columns."""
     import millstream as ms
 
-    with ms.Log(where) as log:
+    with ms.Log(where, create=False) as log:
         rows = []
         for name in log.topics():
             topic = log[name]

@@ -43,9 +43,11 @@ class Log:
 
     ``Log("events/")`` finds the broker of that directory or starts one as a child process; a broker ends with the
     process that started it, or when that one's `Log` is closed, and later opens of the directory start it
-    again. ``Log("kafka://host:9092")`` and ``Log("host:9092")`` are any Kafka cluster. `port` 0 takes a free port.
+    again. A directory that isn't there is made, unless ``create=False``: then it must hold a log.
+    ``Log("kafka://host:9092")`` and ``Log("host:9092")`` are any Kafka cluster. `port` 0 takes a free port.
 
-    Raises `LogError` (the directory can't be written), `AddressInUse` (the port is taken), and on first use
+    Raises `LogError` (the directory can't be written, or holds no log under ``create=False``),
+    `AddressInUse` (the port is taken), and on first use
     `BrokerUnavailable` (no broker answers).
 
     >>> import pyarrow as pa, tempfile
@@ -57,7 +59,7 @@ class Log:
     3
     """
 
-    def __init__(self, where: str | os.PathLike[str], port: int = 0) -> None:
+    def __init__(self, where: str | os.PathLike[str], port: int = 0, create: bool = True) -> None:
         self._where = text = os.fspath(where)
         self.directory: Path | None = None
         self._child: Child | None = None
@@ -65,6 +67,11 @@ class Log:
             self.bootstrap = text.removeprefix("kafka://").rstrip("/")
         else:
             self.directory = Path(text).resolve()
+            if not create and not (self.directory / "store.json").is_file():
+                raise LogError(
+                    f"{text!r} is no log: it has no file store.json; name the folder of a log, or kafka://HOST:PORT; "
+                    "millstream.Log(...) makes a log"
+                )
             address, self._child = find_or_start(self.directory, port)
             self.bootstrap = address.bootstrap
         self._clients = [AdminClient(settings(self.bootstrap))]
@@ -126,7 +133,8 @@ class Log:
         Text in any layout of Arrow's (large, view, dictionary) becomes a column of strings.
 
         Raises `InputError` for a name or number that can't be, `SchemaError` for a column that the format can't spell,
-        `TopicExists` unless `exist_ok`; with it the topic there must have the same schema (`SchemaError`).
+        `TopicExists` unless `exist_ok`; with it the topic there must have the same schema (`SchemaError`). A topic
+        that is there without a schema, made by another program or by a call that was broken off, gets this one.
         """
         check_topic_name(name)
         spelled = TopicSchema.of(schema, format or ("bytes" if schema is None else "json"))

@@ -150,3 +150,11 @@ def test_failures_name_the_value_and_end_without_a_traceback(trained, arguments,
     assert done.returncode == code
     assert says in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_topics_of_a_folder_that_is_no_log(tmp_path):
+    """Looking makes nothing."""
+    done = millstream("log", "topics", tmp_path / "nodir", folder=tmp_path)
+    assert done.returncode != 0
+    assert "is no log" in done.stdout + done.stderr
+    assert not (tmp_path / "nodir").exists()

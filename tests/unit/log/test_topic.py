@@ -297,3 +297,26 @@ def test_what_is_no_table_or_schema_is_named(log):
     with pytest.raises(InputError, match=r"schema={'id': 'int64'}; expected a pa.Schema"):
         log.create_topic("no-schema", schema={"id": "int64"})
     assert "no-schema" not in log
+
+
+def test_a_log_to_read_must_be_there(tmp_path):
+    with pytest.raises(LogError, match=r"nodir' is no log: .*kafka://HOST:PORT"):
+        Log(tmp_path / "nodir", create=False)
+    assert not (tmp_path / "nodir").exists()
+    with pytest.raises(LogError, match="is no log"):
+        Log(tmp_path, create=False)
+    with Log(tmp_path / "events") as made:
+        made.create_topic("a")
+    with Log(tmp_path / "events", create=False) as found:
+        assert found.topics() == ["a"]
+
+
+def test_a_topic_without_a_schema_gets_the_first_one_it_is_given(log):
+    log._create("adopted", 1)
+    assert log["adopted"].format == "bytes"
+    with pytest.raises(TopicExists):
+        log.create_topic("adopted", schema=SCHEMA)
+    assert log["adopted"].format == "bytes"
+    assert log.create_topic("adopted", schema=SCHEMA, exist_ok=True).schema == SCHEMA
+    with Log(log.directory) as other:
+        assert other["adopted"].schema == SCHEMA
