@@ -7,7 +7,7 @@ partition, so the parts depend on the records alone, not on how producers happen
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +22,7 @@ from millstream.log.store import partition_directory
 from millstream.log.topic import Topic
 from millstream.log.unreadable import named
 
-__all__ = ["POSITION_COLUMNS", "read_topic"]
+__all__ = ["POSITION_COLUMNS", "Snapshot", "read_topic"]
 
 PART_ROWS = 32_768
 
@@ -33,6 +33,16 @@ POSITION_COLUMNS = (
 )
 
 
+class Snapshot(Dataset):
+    """What `read_topic` gives: a dataset that knows the name of its topic. Datasets made from it don't."""
+
+    def __init__(
+        self, topic: str, schema: Schema, parts: Sequence[Part] | Callable[[], Sequence[Part]]
+    ) -> None:
+        super().__init__(schema, parts)
+        self.topic = topic
+
+
 def read_topic(
     topic: Topic,
     offsets: Mapping[int, tuple[int, int]] | None = None,
@@ -40,7 +50,7 @@ def read_topic(
     features: Sequence[str] | None = None,
     target: str | None = None,
     weight: str | None = None,
-) -> Dataset:
+) -> Snapshot:
     """A snapshot of `topic`: the topic's columns, then where each row stood.
 
     `offsets` are {partition: (first, after the last)}; None is everything durable at the time of the call. The added
@@ -67,7 +77,7 @@ def read_topic(
     )
     schema = Schema.of(arrow, features=chosen, target=target, weight=weight)
     if topic.log.directory is None:
-        return Dataset(schema, spool(topic, ranges, schema, PART_ROWS))
+        return Snapshot(topic.name, schema, spool(topic, ranges, schema, PART_ROWS))
     parts: list[Part] = []
     first_row = 0
     for number, (start, end) in ranges.items():
@@ -77,7 +87,7 @@ def read_topic(
                 Part(len(parts), first_row, high - low, schema, OffsetRange(topic, files, number, low, high))
             )
             first_row += high - low
-    return Dataset(schema, parts)
+    return Snapshot(topic.name, schema, parts)
 
 
 def _checked(topic: Topic, offsets: Mapping[int, tuple[int, int]] | None) -> dict[int, tuple[int, int]]:

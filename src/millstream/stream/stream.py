@@ -14,6 +14,7 @@ from millstream.data import Dataset
 from millstream.errors import PlanError
 from millstream.log import Topic
 from millstream.log.one_text_type import ArrowStream, as_table, plain_schema, plain_table
+from millstream.log.snapshot import Snapshot
 from millstream.stream import plan as nodes
 from millstream.stream.aggregates import Aggregate
 from millstream.stream.collect import collect
@@ -45,7 +46,8 @@ def as_stream(
     event_time: the column that says when, a timestamp or int64 microseconds since 1970-01-01 UTC.
     delay: how far a row may lie behind the latest one of its partition and still be on time. A table without one is
     taken in event-time order and nothing in it is late; the rows of a topic need one.
-    name: what reports, checkpoints and plans call the source; a topic's own name if left out, else "table".
+    name: what reports, checkpoints and plans call the source; if left out the topic's own, for its replay too, and
+    else "table", so of several tables in one plan all but one need a name.
     bounded: True stops a topic at the end it has when the job first starts; a restart keeps that end until the job has
     reached it, and then goes on to the end of its own time (see `run`).
     idle: a partition of a live topic that shows nothing for so long holds no window up any more. When rows come back in
@@ -75,9 +77,15 @@ def as_stream(
         positive(idle, "idle")
         if binding.bounded:
             raise PlanError("as_stream: idle= is for live topics; a source with an end waits for its rows")
-    own_name = source.name if isinstance(source, Topic) else "table"
-    node = Source(name or own_name, _plain(schema), event_time, late_after)
+    node = Source(name or _own_name(source), _plain(schema), event_time, late_after)
     return Stream(node, {node: binding})
+
+
+def _own_name(source: object) -> str:
+    """A topic and its replay bear one name, so that their plans are equal."""
+    if isinstance(source, Topic):
+        return source.name
+    return source.topic if isinstance(source, Snapshot) else "table"
 
 
 def _plain(schema: pa.Schema) -> pa.Schema:

@@ -385,3 +385,13 @@ def test_a_checkpoint_that_cannot_be_written_speaks_of_jobs(tmp_path: Path) -> N
     ) as caught:
         ms.run(windows().to(tmp_path / "out"), job="w", checkpoint=state)
     assert "log" not in str(caught.value).replace(str(tmp_path), "")
+
+
+def test_a_replay_bears_the_name_of_its_topic(log: Log) -> None:
+    topics = [log.create_topic(f"named_{i}", schema=ROWS.schema) for i in range(2)]
+    live, other = (ms.as_stream(topic, event_time="at", delay=US) for topic in topics)
+    again, beside = (ms.as_stream(read_topic(topic), event_time="at", delay=US) for topic in topics)
+    assert again.plan == live.plan
+    looked = again.lookback(beside, on="at", over=US, n=ms.count())
+    assert looked.plan == live.lookback(other, on="at", over=US, n=ms.count()).plan
+    assert ms.as_stream(read_topic(topics[0]), event_time="at", delay=US, name="mine").plan != live.plan
