@@ -246,7 +246,9 @@ def test_what_a_worker_prints_is_seen(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     start = "if __name__ == '__main__':\n    Processes(1).map(prints, range(3))"
     script.write_text(f"from millstream.parallel import Processes\n{inspect.getsource(prints)}\n{start}")
-    result = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONUNBUFFERED": ""}
+    command = [sys.executable, str(script)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
     assert result.stdout.splitlines() == ["task 0", "task 1", "task 2"], result.stderr
 
 
