@@ -13,15 +13,7 @@ import millstream as ms
 from millstream.parallel import Async, Bulk, Engine, Inline, Stale, Threads
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "logistic_sgd.py"
-SYNCS = [
-    Bulk(),
-    Bulk("pinned"),
-    Stale(0),
-    Stale(2),
-    Stale(2, "pinned"),
-    Stale(1, insignificant=1e-3),
-    Async(),
-]
+SYNCS = [Bulk(), Stale(2, "pinned"), Stale(1, insignificant=1e-3), Async()]
 
 
 @pytest.fixture(scope="module")
