@@ -7,7 +7,8 @@ What it promises:
 - A failed append leaves nothing: the file is cut back to its last good end. When that isn't possible, or when an
   fsync failed, the partition goes read-only until it is opened again, because after a failed fsync the kernel may
   have dropped the pages it could not write.
-- Opening cuts a torn tail off the last segment. Older segments were fsynced before they were left.
+- Opening after an unclean stop cuts a torn tail off the last segment. Any other damage is a `CorruptBatch` that
+  leaves the files alone.
 
 Not thread-safe: one thread appends and reads; only `Flush.sync` may run on another.
 """
@@ -50,26 +51,37 @@ class Flush(NamedTuple):
 
 
 class Partition:
-    """An open partition, see the module. `cut_bytes` says how much torn tail opening removed."""
+    """An open partition, see the module. `cut_bytes` says how much torn tail opening removed; after a `clean` stop
+    there is none to remove."""
 
-    def __init__(self, directory: Path, *, segment_bytes: int = SEGMENT_BYTES, leader_epoch: int = 0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        leader_epoch: int = 0,
+        clean: bool = False,
+    ) -> None:
         self.directory = directory
         self.leader_epoch = leader_epoch
         self.segment_bytes = segment_bytes
         self.cut_bytes = 0
         self.broken: str | None = None  # why the partition is read-only
         self._sync_failed = False
-        self._segments = self._open()
+        self._segments = self._open(clean)
         self._unsynced: list[Segment] = []
         self.high_watermark = self.end_offset
 
-    def _open(self) -> list[Segment]:
+    def _open(self, clean: bool) -> list[Segment]:
         paths = segment_paths(self.directory)
         if not paths:
             return [Segment.create(self.directory, 0)]
         segments: list[Segment] = []
         for path in paths:
-            segment, cut = Segment.recover(path, cut=path is paths[-1])
+            not_torn = "the log was stopped cleanly" if clean else None
+            if path is not paths[-1]:
+                not_torn = "later segments follow, which must then be moved away too"
+            segment, cut = Segment.recover(path, not_torn=not_torn)
             self.cut_bytes += cut
             if segments and segments[-1].next_offset != segment.base_offset:
                 raise CorruptBatch(

@@ -1,9 +1,9 @@
 """A segment: one file of record batches, named by the offset of its first record.
 
-The file holds whole batches back to back and nothing else. `recover` walks it from the start, checks every CRC and
-cuts the file at the first batch that isn't whole, which is where a crash stopped the writer. A sparse index in
-memory (one entry per `INDEX_EVERY` bytes) leads to the batch of an offset or of a timestamp; it is rebuilt from
-the file, so there is nothing on disk to disagree with it.
+The file holds whole batches back to back and nothing else. `recover` walks it from the start and checks every CRC.
+After an unclean stop the last segment may end in a torn tail, which it cuts; anything else that isn't whole is
+damage, which it names and leaves alone. A sparse index in memory (one entry per `INDEX_EVERY` bytes) leads to the
+batch of an offset or of a timestamp; it is rebuilt from the file, so there is nothing on disk to disagree with it.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import bisect
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from shlex import quote
 
 from millstream.errors import CorruptBatch
 from millstream.log.record_batch import HEADER_BYTES, BatchHeader, check, peek
+from millstream.log.torn_tail import whole_batch_after
 
 __all__ = ["INDEX_EVERY", "Segment", "segment_paths"]
 
@@ -52,33 +54,43 @@ class Segment:
         return segment
 
     @classmethod
-    def recover(cls, path: Path, *, cut: bool) -> tuple[Segment, int]:
-        """Open and check every batch: (segment, bytes of torn tail cut off). With `cut` false a bad batch is
-        damage, not a torn tail, and raises `CorruptBatch`."""
+    def recover(cls, path: Path, *, not_torn: str | None) -> tuple[Segment, int]:
+        """Open and check every batch: (segment, bytes of torn tail cut off). Raises `CorruptBatch` for damage, which
+        any bad batch is when `not_torn` tells why a torn tail can't be here."""
         segment = cls(path)
         length = os.fstat(segment.fd).st_size
         while segment.size < length:
             try:
                 header = segment._check_batch(segment.size, length)
-            except CorruptBatch:
-                if not cut:
+            except CorruptBatch as fault:
+                if why := not_torn or segment._why_damaged(length):
                     segment.close()
-                    raise
+                    raise segment._damaged(fault, why) from fault
                 os.ftruncate(segment.fd, segment.size)
                 break
             segment._note(header)
         os.fsync(segment.fd)
         return segment, length - segment.size
 
+    def _why_damaged(self, length: int) -> str:
+        """Why the bad batch at the end of what was read isn't a torn tail; empty if it may be one."""
+        whole = whole_batch_after(self.fd, self.size, length, self.next_offset)
+        return "" if whole is None else f"a whole batch follows at byte {whole}"
+
+    def _damaged(self, fault: CorruptBatch, why: str) -> CorruptBatch:
+        cut = f"truncate -s {self.size} {quote(str(self.path))}"
+        return CorruptBatch(
+            f"{self.path} is damaged at byte {self.size} ({fault}), and no crash left that: {why}; restore the file "
+            f"from a copy, or give up its records from offset {self.next_offset} on: {cut}"
+        )
+
     def _check_batch(self, position: int, length: int) -> BatchHeader:
         header = peek(os.pread(self.fd, HEADER_BYTES, position))
         if position + header.size > length:
-            raise CorruptBatch(f"{self.path.name}: batch at byte {position} runs past the end of the file")
+            raise CorruptBatch(f"a batch of {header.size} bytes runs past the end of the file")
         check(memoryview(os.pread(self.fd, header.size, position)))
         if header.base_offset != self.next_offset:
-            raise CorruptBatch(
-                f"{self.path.name}: offset {header.base_offset} at byte {position}, expected {self.next_offset}"
-            )
+            raise CorruptBatch(f"offset {header.base_offset}, expected {self.next_offset}")
         return header
 
     def write(self, buffers: Sequence[memoryview], header: BatchHeader) -> None:

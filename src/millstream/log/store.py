@@ -9,7 +9,8 @@
     DIR/staging/                        topics being made or removed; emptied on open
 
 A topic appears and disappears by one rename, so a crash leaves it whole or absent. After an unclean stop every
-partition starts a new leader epoch.
+partition starts a new leader epoch and may have a torn tail to cut; "clean" is true from a clean stop until every
+partition is open again, so an open that fails changes nothing.
 """
 
 from __future__ import annotations
@@ -104,16 +105,15 @@ class Store:
         self._staging.mkdir(exist_ok=True)
         for path in sorted((self.directory / "topics").iterdir()):
             self.topics[path.name] = self._open_topic(path.name)
+        self._identity.clean = False
+        _write(self.directory / "store.json", self._identity)
 
     def _start_epoch(self) -> _Identity:
         path = self.directory / "store.json"
-        if path.exists():
-            identity = _read(path, _Identity)
-            identity.leader_epoch += 0 if identity.clean else 1
-        else:
-            identity = _Identity(uuid.uuid4().hex, 0, True)
-        identity.clean = False
-        _write(path, identity)
+        if not path.exists():
+            return _Identity(uuid.uuid4().hex, 0, False)
+        identity = _read(path, _Identity)
+        identity.leader_epoch += 0 if identity.clean else 1
         return identity
 
     @property
@@ -132,6 +132,7 @@ class Store:
                 partition_directory(self.directory, name, number),
                 segment_bytes=self.segment_bytes,
                 leader_epoch=self.leader_epoch,
+                clean=self._identity.clean,
             )
             for number in range(meta.partitions)
         ]
@@ -194,6 +195,7 @@ class Store:
                 partition.flush()
             except LogError:
                 clean = False
+            clean = clean and partition.broken is None
         if clean:
             self._identity.clean = True
             _write(self.directory / "store.json", self._identity)
