@@ -67,8 +67,11 @@ def show(
     table("Inputs", ("column", "type"), ((field.name, field.type) for field in inputs))
     table(
         "Outputs",
-        ("column", "type"),
-        ((field.name, field.type) for field in flat_schema(version.signature.output_schema)),
+        ("column", "type", "probability of"),
+        (
+            (field.name, field.type, "" if (of := version.signature.class_of(field.name)) is None else of)
+            for field in flat_schema(version.signature.output_schema)
+        ),
     )
     table(
         "Lineage",

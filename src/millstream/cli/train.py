@@ -143,4 +143,5 @@ def is_text(dtype: pa.DataType) -> bool:
     """Whether a column of this type is one-hot encoded."""
     import pyarrow as pa
 
-    return bool(pa.types.is_string(dtype) or pa.types.is_large_string(dtype) or pa.types.is_dictionary(dtype))
+    text = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_dictionary)
+    return any(is_kind(dtype) for is_kind in text)
