@@ -85,6 +85,8 @@ class Job:
     def start(self) -> None:
         """Open the sources where the last valid checkpoint left them, and publish what it promised; else afresh."""
         restored = self._restored()
+        for sink in self._sinks:
+            sink.claim(self._name)
         if restored is None:
             self._check_fresh()
         states = {} if restored is None else restored.manifest.sources
@@ -255,11 +257,17 @@ class Job:
             )
         for i, sink in enumerate(self._sinks):
             state = restored.manifest.sinks[sink.name]
+            sink.check_kept(state.first, state.marks)
+            out = sink.published(self._name, state.marks)
+            self._published[i] = state.first + state.rows
             if self._write_ahead:
-                self._out[i] = sink.published(self._name, state.marks)
+                self._out[i] = out
+            elif (
+                not sink.between_barriers
+            ):  # rows out since the checkpoint come again, under numbers of their own
+                self._published[i] = max(self._published[i], out.get(0, -1) + 1)
             if state.rows:
                 sink.publish(self._name, state.first, restored.outputs[sink.name], self._out[i])
-            self._published[i] = state.first + state.rows
         for intake in self._intakes:
             intake.tell_watermark(self._graph)
         self._monitor(Moment.RESTORED, restored.manifest.number)

@@ -37,12 +37,20 @@ class Sink(Protocol):
         """PlanError if rows of `schema` can't go here."""
         ...
 
+    def claim(self, job: str) -> None:
+        """Before the first row. PlanError if a sink for one job is another's."""
+        ...
+
     def spell(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The rows in the form they are kept and published in, one for each; SchemaError if a value has none."""
         ...
 
     def marks(self) -> Mapping[int, int]:
         """Where the sink stands now; `published` looks from there on."""
+        ...
+
+    def check_kept(self, first: int, marks: Mapping[int, int]) -> None:
+        """CheckpointError if rows before number `first`, which were out at `marks`, have visibly gone."""
         ...
 
     def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:

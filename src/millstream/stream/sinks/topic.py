@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from millstream.errors import PlanError
+from millstream.errors import CheckpointError, PlanError
 from millstream.log import Topic
 from millstream.log.one_text_type import plain_schema
 from millstream.stream.sinks.sink import Numbers
@@ -47,12 +47,25 @@ class TopicSink:
                 "map_batches, or create the topic with schema=stream.schema"
             )
 
+    def claim(self, job: str) -> None:
+        """Jobs may share a topic: each row says whose it is."""
+
     def spell(self, rows: pa.RecordBatch) -> pa.RecordBatch:
         """The records' values, so that a row the format can't hold is an error before it is promised."""
         return pa.record_batch({"value": pa.array(self.topic.encode(rows), pa.binary())})
 
     def marks(self) -> Mapping[int, int]:
         return dict(enumerate(self.topic.end_offsets()))
+
+    def check_kept(self, first: int, marks: Mapping[int, int]) -> None:
+        """By the end offsets: records that went by retention are not missed."""
+        for partition, end in enumerate(self.topic.end_offsets()):
+            if end < marks.get(partition, 0):
+                raise CheckpointError(
+                    f"sink {self.name!r}, partition {partition}, ends at offset {end}, and the checkpoint has seen it "
+                    f"end at {marks[partition]}: the topic was made anew; start the job afresh with another "
+                    "checkpoint directory"
+                )
 
     def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:
         ends = self.topic.end_offsets()
