@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 from millstream.errors import PlanError, SchemaError
 
 __all__ = [
+    "LONGEST",
     "MAX_TIME",
     "MIN_TIME",
     "NoEventTime",
@@ -32,6 +33,9 @@ MIN_TIME = -(2**62)
 """Before every event: the watermark of a partition that has shown no row."""
 MAX_TIME = 2**62
 """After every event: the watermark of a partition that has ended."""
+LONGEST = 2**62
+"""The longest delay, window or look back, microseconds: a moment and one of these add up to an int64."""
+_MICROSECONDS = {"s": 1_000_000, "ms": 1_000}
 
 
 class NoEventTime(SchemaError):
@@ -63,16 +67,19 @@ def to_microseconds(column: pa.Array, name: str) -> npt.NDArray[np.int64]:
             pc.index(column.is_null(), True).as_py(),
             f"event time {name!r} is null; expected a moment in every row",
         )
-    if pa.types.is_timestamp(column.type):
-        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
-    times = np.array(column.to_numpy(zero_copy_only=False), dtype=np.int64)
-    outside = (times <= MIN_TIME) | (times >= MAX_TIME)
-    if outside.any():
+    unit = column.type.unit if pa.types.is_timestamp(column.type) else "us"
+    given = column.cast(pa.int64()).to_numpy(zero_copy_only=False)
+    farthest = (MAX_TIME - 1) // _MICROSECONDS.get(unit, 1)
+    outside = (given < -farthest) | (given > farthest)
+    if unit != "ns" and outside.any():
         row = int(outside.argmax())
         raise NoEventTime(
-            row, f"event time {name!r} is {times[row]}, outside ±2**62 microseconds; check its unit"
+            row, f"event time {name!r} is {given[row]} {unit}, outside ±2**62 microseconds; check its unit"
         )
-    return times
+    if unit != "us":
+        column = column.cast(pa.timestamp("us", column.type.tz), safe=False).cast(pa.int64())
+        given = column.to_numpy(zero_copy_only=False)
+    return np.array(given, dtype=np.int64)
 
 
 def from_microseconds(times: npt.NDArray[np.int64], kind: pa.DataType) -> pa.Array:

@@ -17,7 +17,7 @@ import pyarrow as pa
 from millstream.clock import microseconds
 from millstream.errors import PlanError
 from millstream.stream.aggregates import Aggregate
-from millstream.stream.event_time import check_event_time
+from millstream.stream.event_time import LONGEST, check_event_time
 from millstream.stream.predictor import Predictor
 from millstream.stream.slots import check_key
 
@@ -77,6 +77,7 @@ class Source(Node):
         check_event_time(self.columns, self.event_time, self.name)
         if self.delay is not None and self.delay < 0:
             raise PlanError(f"source {self.name!r}: delay is {self.delay} us; expected zero or more")
+        _check_length(self.delay or 0, f"source {self.name!r}: delay")
 
     @property
     def schema(self) -> pa.Schema:
@@ -186,6 +187,7 @@ class TumblingAggregate(_OneInput):
         where = "aggregate"
         if self.size <= 0:
             raise PlanError(f"{where}: the window is {self.size} us long; expected more than zero")
+        _check_length(self.size, f"{where}: the window")
         if not self.aggregates:
             raise PlanError(f"{where}: no aggregate given; write for instance aggregate(n=count())")
         _check_aggregates(where, self.aggregates)
@@ -244,6 +246,7 @@ class Lookback(_TwoInputs):
     def __post_init__(self) -> None:
         if self.over <= 0:
             raise PlanError(f"lookback: over is {self.over} us; expected more than zero")
+        _check_length(self.over, "lookback: over")
         if not self.aggregates:
             raise PlanError("lookback: no aggregate given; write for instance lookback(..., n=count())")
         _check_aggregates("lookback", self.aggregates)
@@ -273,6 +276,7 @@ class Latest(_TwoInputs):
     def __post_init__(self) -> None:
         if self.within is not None and self.within <= 0:
             raise PlanError(f"latest: within is {self.within} us; expected more than zero")
+        _check_length(self.within or 0, "latest: within")
         if not self.columns:
             raise PlanError("latest: no column to take from the right stream; name some with columns=")
         _need("latest, right stream", self.columns, self.right.schema)
@@ -311,10 +315,18 @@ def sources(*outputs: Node) -> list[Source]:
 
 
 def positive(duration: timedelta, name: str) -> int:
-    """A duration in microseconds; PlanError unless it is a timedelta above zero."""
+    """A duration in microseconds; PlanError unless it is a timedelta above zero, and of a length that fits int64."""
     if not isinstance(duration, timedelta) or duration <= timedelta(0):
         raise PlanError(f"{name}={duration!r}; expected a timedelta above zero, such as timedelta(hours=1)")
-    return microseconds(duration)
+    length = microseconds(duration)
+    _check_length(length, name)
+    return length
+
+
+def _check_length(length: int, name: str) -> None:
+    if length > LONGEST:
+        longest = timedelta(microseconds=LONGEST).days
+        raise PlanError(f"{name} is {length} us long; expected at most 2**62 us, {longest} days")
 
 
 def _check_aggregates(where: str, aggregates: Aggregates) -> None:

@@ -54,9 +54,10 @@ class TumblingOperator(Operator):
 
     def _panes(self, window: Ints, slot: Ints) -> Ints:
         """The pane (n,) of each row; new ones are made."""
-        first, width = window.min(), len(self._slots) if self._keys else 1
-        packed, inverse = distinct((window - first) * width + slot)
-        windows, slots = packed // width + first, packed % width
+        width = len(self._slots) if self._keys else 1
+        of_batch, rank = distinct(window)  # the windows' own numbers may lie too far apart to be packed
+        packed, inverse = distinct(rank.astype(np.int64) * width + slot)
+        windows, slots = of_batch[packed // width], packed % width
         before = len(self._window)
         known = self._pane_of
         pairs = zip(windows.tolist(), slots.tolist(), strict=True)
@@ -71,7 +72,8 @@ class TumblingOperator(Operator):
         return panes
 
     def watermark(self, port: int, watermark: Watermark) -> Iterable[Frame]:
-        final = (self._window + 1) * self._size <= watermark.time
+        ended = watermark.time >= MAX_TIME  # a window may end after it
+        final = ((self._window + 1) * self._size <= watermark.time) | ended
         if watermark.time < MAX_TIME:
             self.concluded = watermark.time
         elif final.any():
