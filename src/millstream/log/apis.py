@@ -12,13 +12,25 @@ import io
 from typing import Any, NamedTuple
 
 from kio.index import load_entity_module
+from kio.schema.errors import ErrorCode
 from kio.serial import entity_writer
 from kio.static.constants import EntityType
 
+from millstream.errors import LogError, LogFull
 from millstream.log.schema_reader import request_reader
 from millstream.log.wire import FrameReader, Malformed, Request
 
-__all__ = ["APIS", "API_VERSIONS", "FETCH", "PRODUCE", "Api", "Codec", "codec", "read_request"]
+__all__ = [
+    "APIS",
+    "API_VERSIONS",
+    "FETCH",
+    "PRODUCE",
+    "Api",
+    "Codec",
+    "codec",
+    "read_request",
+    "storage_error",
+]
 
 PRODUCE, FETCH, API_VERSIONS = 0, 1, 18
 CONTROL_BYTES = 4 << 20
@@ -102,6 +114,11 @@ class Codec:
         buffer = io.BytesIO()
         self._write(buffer, self.build(self._top, **values))
         return buffer.getvalue()
+
+
+def storage_error(fault: LogError) -> ErrorCode:
+    """How a client is told: a full disk may have room later, so that error is one which clients retry."""
+    return ErrorCode.kafka_storage_error if isinstance(fault, LogFull) else ErrorCode.unknown_server_error
 
 
 @functools.cache

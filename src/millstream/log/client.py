@@ -24,6 +24,7 @@ _UNREACHABLE = {
     KafkaError._MSG_TIMED_OUT,
     KafkaError._RESOLVE,
 }
+_NO_REASON = KafkaError(KafkaError.UNKNOWN).str()
 _BY_CODE = {
     KafkaError.UNKNOWN_TOPIC_OR_PART: UnknownTopic,
     KafkaError._UNKNOWN_TOPIC: UnknownTopic,
@@ -52,7 +53,17 @@ def as_log_error(error: KafkaError, what: str) -> LogError:
         return BrokerUnavailable(
             f"{what}: no broker answered ({error.str()}); is it running, and is the address right?"
         )
-    return _BY_CODE.get(error.code(), LogError)(f"{what}: {error.str()} ({error.name()})")
+    return _BY_CODE.get(error.code(), LogError)(f"{what}: {_reason(error)} ({error.name()})")
+
+
+def _reason(error: KafkaError) -> str:
+    """librdkafka keeps to itself what the broker said of a Produce that failed, so we say what it can be."""
+    if error.code() == KafkaError.UNKNOWN and error.str() == _NO_REASON:
+        return (
+            "the broker can't write; a directory's broker answers so when the directory was removed or its disk "
+            "failed, so stop it, look at the directory, and open the log again"
+        )
+    return str(error.str())
 
 
 def translated(what: str, call: Callable[..., T], *args: object, **kwargs: object) -> T:

@@ -8,6 +8,7 @@ import contextlib
 from kio.schema.errors import ErrorCode
 
 from millstream.errors import CorruptBatch, InputError, LogError
+from millstream.log.apis import storage_error
 from millstream.log.committed import OFFSETS_TOPIC
 from millstream.log.fetch import Fetched, FetchPartition, FetchRequest, read_fetch, write_fetch
 from millstream.log.node import Node
@@ -50,7 +51,7 @@ def _append(
     except InputError as fault:
         return refused(ErrorCode.invalid_record, str(fault))
     except LogError as fault:
-        return refused(ErrorCode.kafka_storage_error, str(fault))
+        return refused(storage_error(fault), str(fault))
     return Appended(item.topic, item.partition, 0, base, partition.start_offset), partition
 
 
@@ -60,8 +61,7 @@ async def _acknowledge(node: Node, result: Appended, partition: Partition | None
     try:
         await node.commits.durable(partition)
     except LogError as fault:
-        error = int(ErrorCode.kafka_storage_error)
-        return Appended(result.topic, result.partition, error, message=str(fault))
+        return Appended(result.topic, result.partition, int(storage_error(fault)), message=str(fault))
     return result
 
 

@@ -20,7 +20,7 @@ from millstream.log.wire import FrameReader, Malformed, array, string
 __all__ = ["send_batch"]
 
 ANSWER_SECONDS = 30.0
-_VERSION = 3
+_VERSION = 8  # the first whose answer says why
 _CORRELATION = 1
 _ERRORS = {ErrorCode.kafka_storage_error: LogFull, ErrorCode.unknown_topic_or_partition: UnknownTopic}
 
@@ -69,8 +69,12 @@ def _base_offset(reply: memoryview, topic: str) -> int:
     frame.string()
     frame.count(22)
     partition, error, base_offset = frame.int32(), ErrorCode(frame.int16()), frame.int64()
+    frame.int64()  # append time
+    frame.int64()  # log start offset
+    frame.count(6)  # errors by record, of which our broker has none
+    why = frame.nullable_string() or error.name
     if error is not ErrorCode.none:
         raise _ERRORS.get(error, LogError)(
-            f"writing {topic!r} partition {partition}: {error.name}; nothing was kept"
+            f"writing {topic!r} partition {partition}: {why}; nothing was kept"
         )
     return base_offset

@@ -5,8 +5,8 @@ What it promises:
 - `append` gives consecutive offsets and makes nothing visible. `flush` (or the three steps it is made of, for a
   group commit on another thread) moves the **high watermark** to what an fsync has covered; readers never pass it.
 - A failed append leaves nothing: the file is cut back to its last good end. When that isn't possible, or when an
-  fsync failed, the partition goes read-only until it is opened again, because after a failed fsync the kernel may
-  have dropped the pages it could not write.
+  fsync failed or a file was removed under it, the partition goes read-only until it is opened again, because after a
+  failed fsync the kernel may have dropped the pages it could not write.
 - Opening after an unclean stop cuts a torn tail off the last segment. Any other damage is a `CorruptBatch` that
   leaves the files alone.
 
@@ -25,10 +25,10 @@ from millstream.errors import CorruptBatch, InputError, LogError, LogFull
 from millstream.log.record_batch import CONTROL, TRANSACTIONAL, BatchHeader, check, decode, peek, placed, walk
 from millstream.log.segment import Segment, segment_paths
 
-__all__ = ["SEGMENT_BYTES", "Flush", "Partition", "TimedOffset"]
+__all__ = ["NO_ROOM", "SEGMENT_BYTES", "Flush", "Partition", "TimedOffset"]
 
 SEGMENT_BYTES = 256 << 20
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class TimedOffset(NamedTuple):
@@ -45,9 +45,11 @@ class Flush(NamedTuple):
     offset: int
 
     def sync(self) -> None:
-        """fdatasync every segment; raises OSError. May run on another thread."""
+        """fdatasync every segment; raises OSError, of a file that has no name left too. May run on another thread."""
         for segment in self.segments:
             os.fdatasync(segment.fd)
+            if not os.fstat(segment.fd).st_nlink:
+                raise FileNotFoundError(errno.ENOENT, f"{segment.path} was removed")
 
 
 class Partition:
@@ -135,7 +137,7 @@ class Partition:
             self._segments[-1].cut()
         except OSError as second:
             self.broken = f"an append failed ({fault.strerror}) and so did cutting it off ({second.strerror})"
-        if fault.errno in _NO_ROOM:
+        if fault.errno in NO_ROOM:
             return LogFull(
                 f"no room for a batch in {self.directory}: {fault.strerror}; free space and append again, "
                 "nothing of it was kept"

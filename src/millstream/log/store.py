@@ -15,6 +15,7 @@ partition is open again, so an open that fails changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import uuid
@@ -26,7 +27,7 @@ import msgspec
 
 from millstream.errors import CorruptBatch, InputError, LogError, LogFull, TopicExists, UnknownTopic
 from millstream.log.lock import DirectoryLock
-from millstream.log.partition import SEGMENT_BYTES, Partition
+from millstream.log.partition import NO_ROOM, SEGMENT_BYTES, Partition
 from millstream.log.segment import sync_directory
 from millstream.log.topic_name import check_topic_name
 
@@ -158,7 +159,8 @@ class Store:
         except OSError as fault:
             shutil.rmtree(staged, ignore_errors=True)
             shutil.rmtree(self.directory / "topics" / name, ignore_errors=True)
-            raise LogFull(f"can't create topic {name!r} in {self.directory}: {fault.strerror}") from fault
+            kind = LogFull if fault.errno in NO_ROOM else LogError
+            raise kind(f"can't create topic {name!r} in {self.directory}: {fault.strerror}") from fault
         return self.topics[name]
 
     def delete_topic(self, name: str) -> None:
@@ -198,7 +200,10 @@ class Store:
             clean = clean and partition.broken is None
         if clean:
             self._identity.clean = True
-            _write(self.directory / "store.json", self._identity)
+            with contextlib.suppress(
+                FileNotFoundError
+            ):  # the directory was removed: there is nothing to mark
+                _write(self.directory / "store.json", self._identity)
         self._release()
 
     def _release(self) -> None:

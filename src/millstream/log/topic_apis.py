@@ -8,7 +8,7 @@ from typing import Any
 from kio.schema.errors import ErrorCode
 
 from millstream.errors import InputError, LogError, TopicExists
-from millstream.log.apis import Codec, codec
+from millstream.log.apis import Codec, codec, storage_error
 from millstream.log.committed import OFFSETS_TOPIC
 from millstream.log.node import NODE_ID, Node
 from millstream.log.partition import TimedOffset
@@ -65,8 +65,8 @@ def _described(c: Codec, node: Node, asked: Any, may_create: bool) -> Any:
         return _unknown(c, name, ErrorCode.unknown_topic_or_partition)
     try:
         return _describe(c, node, node.store.create_topic(name, node.auto_create))
-    except LogError:
-        return _unknown(c, name, ErrorCode.kafka_storage_error)
+    except LogError as fault:
+        return _unknown(c, name, storage_error(fault))
 
 
 def _unknown(c: Codec, name: str | None, error: ErrorCode, topic_id: Any = None) -> Any:
@@ -141,7 +141,7 @@ def _create(node: Node, topic: Any, validate_only: bool) -> tuple[ErrorCode, str
     except TopicExists as fault:
         return ErrorCode.topic_already_exists, str(fault)
     except LogError as fault:
-        return ErrorCode.kafka_storage_error, str(fault)
+        return storage_error(fault), str(fault)
     return ErrorCode.none, None
 
 
