@@ -131,6 +131,7 @@ def decode_lines(lines: pa.Buffer, rows: int, schema: pa.Schema) -> pa.RecordBat
         table = _parse(lines, wire, newlines=False)
         if table.num_rows != rows:  # a producer wrote objects over several lines
             table = _parse(lines, wire, newlines=True)
+        table.validate(full=True)  # the parser doesn't look whether text is UTF-8
     except pa.ArrowInvalid as fault:
         raise SchemaError(
             f"records don't match the topic's schema: {fault}; expected {_words(schema)}"

@@ -15,7 +15,7 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic, OffsetSpec
 
 from millstream.clock import SystemClock
-from millstream.errors import LogError, SchemaError, TopicExists, UnknownTopic
+from millstream.errors import InputError, LogError, SchemaError, TopicExists, UnknownTopic
 from millstream.log.address import Address, find
 from millstream.log.child import Child, find_or_start
 from millstream.log.client import CALL_SECONDS, settings, translated
@@ -137,6 +137,8 @@ class Log:
         that is there without a schema, made by another program or by a call that was broken off, gets this one.
         """
         check_topic_name(name)
+        if partitions < 1:
+            raise InputError(f"topic {name!r}: {partitions} partitions; expected 1 or more")
         spelled = TopicSchema.of(schema, format or ("bytes" if schema is None else "json"))
         try:
             self._create(name, partitions)

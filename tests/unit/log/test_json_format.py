@@ -94,6 +94,12 @@ def test_a_record_that_is_not_one_object_is_refused(values):
         decode_json(values, pa.schema([("a", pa.int64())]))
 
 
+@pytest.mark.parametrize("kind", [pa.string(), pa.int64()], ids=str)
+def test_text_that_is_not_utf8_is_refused(kind):
+    with pytest.raises(SchemaError):
+        decode_json([b'{"a": "ok"}', b'{"a": "\xff"}'], pa.schema([("a", kind)]))
+
+
 @pytest.mark.parametrize(
     "kind", [pa.decimal128(5, 2), pa.binary(), pa.struct([("x", pa.int64())]), pa.date32()]
 )

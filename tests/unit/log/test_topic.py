@@ -132,6 +132,14 @@ def test_an_unknown_topic_is_named_with_those_there_are(log):
         log["nowhere"]
 
 
+@pytest.mark.parametrize("number", [-1, 0])
+def test_a_number_of_partitions_below_one_is_refused(log, number):
+    """-1 means to Kafka "as many as the broker is set to"."""
+    with pytest.raises(InputError, match=f"'few': {number} partitions; expected 1 or more"):
+        log.create_topic("few", partitions=number)
+    assert "few" not in log
+
+
 @pytest.mark.parametrize("name", ["../up", "", "a/b"])
 def test_a_bad_name_does_not_reach_the_broker(log, name):
     with pytest.raises(InputError, match="topic name"):
@@ -190,10 +198,12 @@ def test_what_is_published_together_is_one_batch(log):
     assert [h.n_records for _, h in walk(memoryview(segment.read_bytes()))] == [3000] * 5
 
 
-@pytest.mark.parametrize("bad", [b"oops", b'{"x": "seven"}', b'{"x": 1} {"x": 2}', b'{"x": '])
+@pytest.mark.parametrize(
+    "bad", [b"oops", b'{"x": "seven"}', b'{"x": 1} {"x": 2}', b'{"x": ', b'{"s": "\xff"}']
+)
 def test_a_record_that_cannot_be_read_is_named(log, bad):
     name = f"spoilt-{len(bad)}"
-    topic = log.create_topic(name, partitions=2, schema=pa.schema([("x", pa.int64())]))
+    topic = log.create_topic(name, partitions=2, schema=pa.schema([("x", pa.int64()), ("s", pa.string())]))
     values = [b'{"x": %d}' % i for i in range(300)]
     topic.publish(1, [*values, bad, *values, bad])
     found = rf"topic '{name}', partition 1, offset 300: .*read_topic\(topic, {{1: \(301, END\)}}\)"
