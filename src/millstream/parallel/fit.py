@@ -163,7 +163,9 @@ class _Training:
         started = perf_counter()
         with one_blas_thread():
             meta = _meta(self.views["train"])
-            file = None if checkpoint is None else CheckpointFile(checkpoint, self.algorithm, meta, self.seed)
+            file = None
+            if checkpoint is not None:
+                file = CheckpointFile(checkpoint, self.algorithm, meta, self.seed, self.views)
             found = None if file is None else file.load()
             persist = 0.0 if found is not None and found.done else self._persist()
             progress = found or Progress(

@@ -111,6 +111,95 @@ def test_the_checkpoint_of_another_fit_is_refused(other: dict, dataset: data.Dat
         fit(**{"algorithm": Descent(), "dataset": dataset, "checkpoint": tmp_path / "fit.npz", **other})
 
 
+class Ridge:
+    """Hyperparameters of every kind, and no dataclass."""
+
+    def __init__(self, alpha=1.0, start=(0.0, 0.0, 0.0), bounds=(0, 1)):
+        self.alpha, self.start, self.bounds = alpha, np.array(start), {"w": list(bounds)}
+
+    def init(self, meta, rng):
+        return {"w": self.start}
+
+    def local(self, params, part, ctx):
+        return {"gradient": sum(b.X.T @ (b.X @ params["w"] - b.y) for b in part.blocks())}
+
+    def update(self, state, statistic):
+        return {"w": state["w"] - (statistic["gradient"] + self.alpha * state["w"]) / 1000}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (Ridge(alpha=1e6), r"hyperparameter alpha is 1000000\.0 here, in the file 1\.0"),
+        (Ridge(start=(0.0, 0.0, 1.0)), "hyperparameter start is array of float64"),
+        (Ridge(bounds=(0, 2)), "hyperparameter bounds is"),
+    ],
+    ids=["plain", "array", "nested"],
+)
+def test_other_hyperparameters_are_refused_and_named(
+    other: Ridge, named: str, dataset: data.Dataset, tmp_path: Path
+) -> None:
+    fit(Ridge(), dataset, checkpoint=tmp_path / "fit.npz", steps=2)
+    with pytest.raises(Refused, match=rf"fit\.npz is .* another fit: {named}[^;]*; fit what .*remove it"):
+        fit(other, dataset, checkpoint=tmp_path / "fit.npz", steps=4)
+    assert fit(Ridge(), dataset, checkpoint=tmp_path / "fit.npz", steps=4).report.resumed_at == 2
+
+
+@pytest.mark.parametrize("view", ["train", "check"])
+def test_other_data_of_the_same_shape_is_refused(view: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((100, 3)), rng.standard_normal(100)
+    views = {name: data.from_numpy(X, y, part_rows=9) for name in ("train", "check")}
+    fit(Ridge(), views, checkpoint=tmp_path / "fit.npz", steps=2)
+    others = {**views, view: data.from_numpy(X + 100, y, part_rows=9)}
+    with pytest.raises(Refused, match=f"another fit: data of view '{view}' is sha256"):
+        fit(Ridge(), others, checkpoint=tmp_path / "fit.npz", steps=4)
+
+
+def test_the_same_rows_are_the_same_data_wherever_they_lie(dataset: data.Dataset, tmp_path: Path) -> None:
+    columns = dataset.map_batches(lambda batch: batch)
+    fit(Ridge(), dataset, checkpoint=tmp_path / "fit.npz", steps=2)
+    assert fit(Ridge(), columns, checkpoint=tmp_path / "fit.npz", steps=4).report.resumed_at == 2
+
+
+def foreign(path: Path, kind: str) -> None:
+    if kind == "an array":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(3))
+    elif kind == "another archive":
+        np.savez(path, w=np.zeros(3))
+    elif kind == "another record":
+        np.savez(path, progress=np.array(json.dumps([1, 2])))
+    else:
+        np.savez(path, progress=np.array(json.dumps({"format": 2, "identity": 3})))
+
+
+@pytest.mark.parametrize("kind", ["an array", "another archive", "another record", "a record without all"])
+def test_a_foreign_file_is_an_error_that_names_it(kind: str, dataset: data.Dataset, tmp_path: Path) -> None:
+    foreign(tmp_path / "fit.npz", kind)
+    with pytest.raises(TrainingCheckpointError, match=r"fit\.npz is not a checkpoint .*remove it"):
+        fit(Descent(), dataset, checkpoint=tmp_path / "fit.npz")
+
+
+def test_wherever_a_byte_is_flipped_it_is_noticed_or_harmless(dataset: data.Dataset, tmp_path: Path) -> None:
+    path = tmp_path / "fit.npz"
+    file = CheckpointFile(
+        Checkpoint(path), Ridge(), Meta(3, 100, 12, np.dtype("f8"), dataset.schema), 0, {"train": dataset}
+    )
+    file.save(Progress(3, {"w": np.arange(3.0)}, False, ()))
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 3):
+        raw = bytearray(whole)
+        raw[place] ^= 0xFF
+        path.write_bytes(raw)
+        try:
+            found = file.load()
+        except TrainingCheckpointError:
+            continue
+        assert found is not None
+        assert (found.step, found.state["w"].tolist()) == (3, [0.0, 1.0, 2.0])
+
+
 @pytest.mark.parametrize(
     "damage", [lambda raw: raw[: len(raw) // 2], lambda raw: b"", lambda raw: b"PK" + raw[:40]]
 )
@@ -167,7 +256,7 @@ def kept_steps(every: int | timedelta, dataset: data.Dataset, path: Path) -> lis
     """The step the file is at, after each of ten steps of two seconds."""
     clock, steps = ManualClock(), []
     meta = Meta(3, 100, 12, np.dtype("f8"), dataset.schema)
-    file = CheckpointFile(Checkpoint(path, every), Descent(), meta, 0, clock)
+    file = CheckpointFile(Checkpoint(path, every), Descent(), meta, 0, {"train": dataset}, clock)
     for step in range(1, 11):
         clock.advance(timedelta(seconds=2))
         file.after_step(Progress(step, {"w": np.zeros(3)}, False, ()))
@@ -210,7 +299,8 @@ def test_where_it_can_not_be_written_or_read_the_step_and_the_place_are_named(
 ) -> None:
     place = tmp_path / "folder"
     (place / "something").mkdir(parents=True)
-    file = CheckpointFile(Checkpoint(place), Descent(), Meta(3, 100, 12, np.dtype("f8"), dataset.schema), 0)
+    meta = Meta(3, 100, 12, np.dtype("f8"), dataset.schema)
+    file = CheckpointFile(Checkpoint(place), Descent(), meta, 0, {"train": dataset})
     with pytest.raises(TrainingCheckpointError, match=r"step 3 can't be kept in .*folder"):
         file.save(Progress(3, {"w": np.zeros(3)}, False, ()))
     assert [file.name for file in tmp_path.iterdir()] == ["folder"]
