@@ -19,13 +19,10 @@ import pyarrow as pa
 from millstream.errors import CheckpointError, PlanError
 from millstream.log import Topic
 from millstream.log.one_text_type import plain_schema
+from millstream.stream.sinks.last_numbers import JOB_HEADER, NUMBER_HEADER, last_numbers
 from millstream.stream.sinks.sink import Numbers
 
-__all__ = ["JOB_HEADER", "NUMBER_HEADER", "TopicSink"]
-
-JOB_HEADER = "millstream-job"
-NUMBER_HEADER = "millstream-number"
-
+__all__ = ["TopicSink"]
 
 Header = tuple[str, bytes | None]
 
@@ -68,20 +65,8 @@ class TopicSink:
                 )
 
     def published(self, job: str, marks: Mapping[int, int] | None) -> Numbers:
-        ends = self.topic.end_offsets()
-        starts = {p: end - 1 for p, end in enumerate(ends)} if marks is None else marks
-        last = {
-            p: self._last_number(job, p, ends[p] - start) for p, start in starts.items() if ends[p] > start
-        }
-        return {p: number for p, number in last.items() if number is not None}
-
-    def _last_number(self, job: str, partition: int, n: int) -> int | None:
-        """The number of this job's last row among the last n records of a partition; None if there is none."""
-        for record in reversed(self.topic.tail(partition, n)):
-            headers = dict(record.headers)
-            if headers.get(JOB_HEADER) == job.encode():
-                return int(headers[NUMBER_HEADER] or b"")
-        return None
+        starts = dict.fromkeys(range(self.topic.n_partitions), 0) if marks is None else marks
+        return last_numbers(self.topic, job, starts)
 
     def publish(self, job: str, first: int, rows: pa.Table, out: Numbers) -> None:
         name: Header = (JOB_HEADER, job.encode())
