@@ -16,7 +16,7 @@ import os
 import pickle
 import runpy
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FunctionType, ModuleType
 from typing import Any
@@ -29,7 +29,7 @@ from millstream.parallel.arena import Arena, ArenaView, Written
 from millstream.parallel.local import Setting
 from millstream.parallel.shared_memory import mapped, segment
 
-__all__ = ["Origin", "Parcel", "pack", "unpack"]
+__all__ = ["Origin", "Parcel", "Pickled", "pack", "unpack", "unpickled"]
 
 LARGE = 16 << 10
 
@@ -71,25 +71,49 @@ class Parcel:
                 os.close(handle)
 
 
+@dataclass(frozen=True)
+class Pickled:
+    """The stream and what it leaves out.
+
+    buffers: the large ones, each once. order: which of them the stream refers to, one after the other. files: the
+    descriptors of mapped files.
+    """
+
+    stream: bytes
+    buffers: Sequence[memoryview]
+    order: Sequence[int]
+    files: tuple[int, ...]
+    origins: Mapping[str, Origin]
+
+    @classmethod
+    def of(cls, content: Any, settings: Mapping[int, int] | None = None) -> Pickled:
+        """Raises `Refused` for what can't be sent, naming it; settings: as in `pack`."""
+        stream = io.BytesIO()
+        pickler = _Pickler(stream, {} if settings is None else settings)
+        try:
+            pickler.dump(content)
+        except (pickle.PicklingError, TypeError, AttributeError) as error:
+            raise Refused(
+                f"what the workers need can't be sent to another process: {error}. Keep open files, locks and "
+                "connections out of algorithm and function; write a dataset that has them with write_parquet() and "
+                "read that; or use Threads()"
+            ) from error
+        place = {key: at for at, key in enumerate(pickler.large)}
+        order = [place[key] for key in pickler.order]
+        return cls(
+            stream.getvalue(), list(pickler.large.values()), order, tuple(pickler.files), pickler.origins
+        )
+
+
 def pack(content: Any, settings: Mapping[int, int] | None = None, arena: Arena | None = None) -> Parcel:
     """Make a parcel; settings: numbers of the settings the receiver has, by id; arena: to write large buffers into.
 
     Raises `Refused` for what can't be sent, naming it.
     """
-    stream = io.BytesIO()
-    pickler = _Pickler(stream, {} if settings is None else settings)
-    try:
-        pickler.dump(content)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise Refused(
-            f"what the workers need can't be sent to another process: {error}. Keep open files, locks and connections "
-            "out of algorithm and function; write a dataset that has them with write_parquet() and read that; or use "
-            "Threads()"
-        ) from error
-    files = tuple(pickler.files)
-    if not pickler.large:
-        return Parcel(stream.getvalue(), (), files, frozenset(files), pickler.origins)
-    buffers = list(pickler.large.values())
+    pickled = Pickled.of(content, settings)
+    files, buffers = pickled.files, pickled.buffers
+    if not buffers:
+        return Parcel(pickled.stream, (), files, frozenset(files), pickled.origins)
     written = None if arena is None else arena.write(buffers)
     if written is None:
         handle, places = segment(buffers)
@@ -97,10 +121,9 @@ def pack(content: Any, settings: Mapping[int, int] | None = None, arena: Arena |
     else:
         own, places = () if written.descriptor is None else (written.descriptor,), list(written.spans)
         files = (*own, *files)
-    where = dict(zip(pickler.large, places, strict=True))
-    spans = [where[key] for key in pickler.order]
+    spans = [places[at] for at in pickled.order]
     descriptors = files if written is not None else (*own, *files)
-    return Parcel(stream.getvalue(), spans, descriptors, frozenset(files), pickler.origins, written)
+    return Parcel(pickled.stream, spans, descriptors, frozenset(files), pickled.origins, written)
 
 
 def unpack(
@@ -122,7 +145,18 @@ def unpack(
     else:
         memory = mapped(files.pop(0)) if spans else memoryview(b"")
     buffers = [memory[offset : offset + size] for offset, size in spans]
-    return _Unpickler(stream, buffers, files, origins, settings or {}).load()
+    return unpickled(stream, buffers, files, origins, settings)
+
+
+def unpickled(
+    stream: bytes | memoryview,
+    buffers: Iterable[Any],
+    descriptors: Sequence[int],
+    origins: Mapping[str, Origin],
+    settings: Mapping[int, Setting] | None = None,
+) -> Any:
+    """The content of a `Pickled`; buffers: in the order in which the stream refers to them."""
+    return _Unpickler(stream, buffers, descriptors, origins, settings or {}).load()
 
 
 class _Pickler(pickle.Pickler):
@@ -185,7 +219,7 @@ class _Unpickler(pickle.Unpickler):
     def __init__(
         self,
         stream: bytes | memoryview,
-        buffers: Sequence[memoryview],
+        buffers: Iterable[Any],
         files: Sequence[int],
         origins: Mapping[str, Origin],
         settings: Mapping[int, Setting],
@@ -211,11 +245,12 @@ class _Unpickler(pickle.Unpickler):
 
 
 SCRIPT = "__mp_main__"  # the name under which a script is loaded again, as in multiprocessing
+_loaded_scripts: set[Origin] = set()
 
 
 def _load_script(origin: Origin) -> None:
     """Have the driver's script as ``__main__``, without what stands under ``if __name__ == "__main__"``."""
-    if SCRIPT in sys.modules:
+    if origin in _loaded_scripts:
         return
     script = ModuleType(SCRIPT)
     if origin.name is None:
@@ -224,6 +259,7 @@ def _load_script(origin: Origin) -> None:
     else:
         script.__dict__.update(runpy.run_module(origin.name, run_name=SCRIPT))
     sys.modules[SCRIPT] = sys.modules["__main__"] = script
+    _loaded_scripts.add(origin)
 
 
 def _load(origin: Origin) -> None:

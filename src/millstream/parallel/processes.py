@@ -17,12 +17,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 
-from millstream.errors import InputError, Refused
+from millstream.errors import InputError
 from millstream.parallel.engine import Crew, Engine
 from millstream.parallel.fault import Fault
 from millstream.parallel.inline import Inline
 from millstream.parallel.process_crew import ProcessCrew
-from millstream.parallel.worker_process import place
+from millstream.parallel.worker_process import nested
 
 __all__ = ["Processes"]
 
@@ -60,14 +60,9 @@ class Processes(Engine):
 
     @contextmanager
     def crew(self) -> Iterator[Crew]:
-        if place() == "worker loading its task":
-            raise Refused(
-                "this script starts processes while a worker process loads it: put what runs under "
-                "`if __name__ == '__main__':`, or define the algorithm in a module of its own and import it"
-            )
-        if place() == "worker":
-            with Inline(workers=1).crew() as nested:
-                yield nested
+        if nested():
+            with Inline(workers=1).crew() as here:
+                yield here
             return
         crew = ProcessCrew(self.n_workers, self.deadline, self.faults)
         try:

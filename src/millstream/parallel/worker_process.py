@@ -26,7 +26,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from millstream.errors import MillstreamError, TrainingError
+from millstream.errors import MillstreamError, Refused, TrainingError
 from millstream.parallel.arena import Arena
 from millstream.parallel.channel import Channel, Message
 from millstream.parallel.fault import Fault, fault_at
@@ -34,7 +34,7 @@ from millstream.parallel.local import Setting
 from millstream.parallel.parcel import pack, unpack
 from millstream.parallel.tree import pairwise
 
-__all__ = ["WorkerTraceback", "place", "work"]
+__all__ = ["Place", "WorkerTraceback", "compute", "enter", "in_other_words", "nested", "place", "work"]
 
 Place = Literal["driver", "worker loading its task", "worker"]
 
@@ -44,6 +44,61 @@ _place: Place = "driver"
 def place() -> Place:
     """Where this code runs."""
     return _place
+
+
+def enter(where: Place) -> None:
+    """From now on the code runs there."""
+    global _place
+    _place = where
+
+
+def nested() -> bool:
+    """True on a worker, where an engine of processes starts no more of them.
+
+    Raises `Refused` where a worker is loading a script that starts a fit.
+    """
+    if _place == "worker loading its task":
+        raise Refused(
+            "this script starts processes while a worker process loads it: put what runs under "
+            "`if __name__ == '__main__':`, or define the algorithm in a module of its own and import it"
+        )
+    return _place == "worker"
+
+
+def compute(
+    task: Callable[[int, int], Any],
+    combine: Callable[[Any, Any], Any] | None,
+    parts: range,
+    attempt: int,
+    before: Callable[[], None],
+    after: Callable[[], None],
+) -> tuple[Any, float]:
+    """The results of neighbouring parts, combined if there is a `combine`, and the seconds in `task`.
+
+    before, after: called around each part.
+    """
+    computing = 0.0
+
+    def results() -> Iterator[Any]:
+        nonlocal computing
+        for index in parts:
+            before()
+            started = perf_counter()
+            result = task(index, attempt)
+            computing += perf_counter() - started
+            after()
+            yield result
+
+    answer = pairwise(results(), combine) if combine else list(results())
+    return answer, computing
+
+
+def in_other_words(error: BaseException) -> TrainingError:
+    """For an error that can't be pickled."""
+    what = TrainingError(f"{type(error).__name__} in a worker process: {error}")
+    for note in getattr(error, "__notes__", ()):
+        what.add_note(note)
+    return what
 
 
 class WorkerTraceback(Exception):
@@ -82,7 +137,6 @@ class _Worker:
         self._finished = 0
 
     def handle(self, message: Message) -> None:
-        global _place
         kind, *about = message.about
         if kind == "hire":
             self._number, self._faults, sys.path[:], folder = about
@@ -90,7 +144,7 @@ class _Worker:
             self._progress = _counters(message.descriptors[0])
             return
         try:
-            _place = "worker loading its task"
+            enter("worker loading its task")
             if kind == "setting":
                 self._settings[about[0]] = self._load(message, about[1])
                 return
@@ -101,35 +155,27 @@ class _Worker:
             if message.stream:
                 self._task, self._combine = self._load(message, parcel)
                 self._progress[self._number, 1] = run
-            _place = "worker"
+            enter("worker")
             self._perform(index, first, count, attempt)
         except BaseException as error:  # noqa: BLE001 - carried to the driver, which raises it
             self._tell(error)
         finally:
-            _place = "driver"
+            enter("driver")
 
     def _load(self, message: Message, about: tuple[Any, ...]) -> Any:
         return unpack(message.stream, about, message.descriptors, self._settings)
 
     def _perform(self, number: int, first: int, count: int, attempt: int) -> None:
         started = perf_counter()
-        computing = 0.0
-
-        def results() -> Iterator[Any]:
-            nonlocal computing
-            for index in range(first, first + count):
-                self._suffer()
-                before = perf_counter()
-                result = self._task(index, attempt)
-                computing += perf_counter() - before
-                self._finished += 1
-                self._progress[self._number, 0] += 1
-                yield result
-
-        answer = pairwise(results(), self._combine) if self._combine else list(results())
+        parts = range(first, first + count)
+        answer, computing = compute(self._task, self._combine, parts, attempt, self._suffer, self._count)
         parcel = pack(answer, arena=self._arena)
         combining = perf_counter() - started - computing
         self._send(("done", self._run, number, computing, combining, parcel.about), parcel)
+
+    def _count(self) -> None:
+        self._finished += 1
+        self._progress[self._number, 0] += 1
 
     def _suffer(self) -> None:
         fault = fault_at(self._faults, self._step, self._number, self._finished)
@@ -142,10 +188,7 @@ class _Worker:
             parcel = pack(error)
             unpack(parcel.stream, parcel.about, [os.dup(handle) for handle in parcel.descriptors])
         except (MillstreamError, TypeError, ValueError, AttributeError, IndexError):
-            what = TrainingError(f"{type(error).__name__} in a worker process: {error}")
-            for note in getattr(error, "__notes__", ()):
-                what.add_note(note)
-            parcel = pack(what)
+            parcel = pack(in_other_words(error))
         self._send(("error", self._run, text, parcel.about), parcel)
 
     def _send(self, about: tuple[Any, ...], parcel: Any) -> None:
