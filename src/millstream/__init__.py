@@ -48,6 +48,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two l
         Scorer as Scorer,
     )
     from .parallel import (
+        MPI as MPI,
         Bulk as Bulk,
         Done as Done,
         Fit as Fit,
@@ -80,7 +81,7 @@ _PACKAGE_OF = {
         "errors": "MillstreamError",
         "log": "Log Topic read_topic",
         "models": "Registry Scorer",
-        "parallel": "Bulk Done Fit Inline Processes Step Threads fit",
+        "parallel": "Bulk Done Fit Inline MPI Processes Step Threads fit",
         "stream": "Stream Tumbling as_stream count max mean min sum",
         "stream.run": "run",
     }.items()

@@ -14,9 +14,19 @@ from typing import Any
 import pytest
 
 from millstream.errors import WorkerLost
-from millstream.parallel import Engine, Fault, Inline, Processes, Threads, Work
+from millstream.parallel import MPI, Engine, Fault, Inline, Processes, Threads, Work
 
 SOON, LATE = timedelta(milliseconds=500), timedelta(minutes=1)
+
+
+def one_rank(workers: int, faults: Sequence[Fault] = ()) -> Engine:
+    """MPI in this process; what happens at other widths is in test_mpi.py."""
+    pytest.importorskip("mpi4py")
+    if faults:
+        pytest.skip("a lost rank ends the job: test_mpi.py")
+    return MPI()
+
+
 MAKE: dict[type[Engine], Callable[..., Engine]] = {
     Inline: lambda workers, faults=(): Inline(workers, faults, workers),
     Threads: lambda workers, faults=(): Threads(
@@ -25,6 +35,7 @@ MAKE: dict[type[Engine], Callable[..., Engine]] = {
     Processes: lambda workers, faults=(): Processes(
         workers, 2 * SOON if any(fault.kind == "hang" for fault in faults) else LATE, faults
     ),
+    MPI: one_rank,
 }
 
 

@@ -1,8 +1,8 @@
 """How parts meet: one contract for every algorithm, on any engine.
 
 `fit` runs an `Algorithm` (`init`, `local`, `update`) over the parts of a dataset. An `Engine` says where:
-`Inline` plays workers on one thread, `Threads` and `Processes` have them. Statistics meet in a pairwise tree over part
-indices, so the fitted parameters have the same bits whoever computed what.
+`Inline` plays workers on one thread, `Threads`, `Processes` and `MPI` have them. Statistics meet in a pairwise tree
+over part indices, so the fitted parameters have the same bits whoever computed what.
 """
 
 from millstream.parallel.algorithm import Algorithm, Context, Done, Meta, Step
@@ -19,11 +19,13 @@ from millstream.parallel.limits import Limits, measure_limits
 from millstream.parallel.materialize import materialize
 from millstream.parallel.minloc import MINLOC, NOWHERE, located
 from millstream.parallel.moments import MOMENTS, moments
+from millstream.parallel.mpi import MPI
 from millstream.parallel.operation import CONCAT, MAX, MIN, SUM, Op
 from millstream.parallel.parameter_client import ParameterClient
 from millstream.parallel.parameter_server import ParameterServer
 from millstream.parallel.processes import Processes
 from millstream.parallel.qr import QR, r_factor
+from millstream.parallel.ray import Ray
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.shard import Shard, Sparse
 from millstream.parallel.shuffle import Shuffled, ShuffleReport
@@ -40,6 +42,7 @@ __all__ = [
     "MIN",
     "MINLOC",
     "MOMENTS",
+    "MPI",
     "NOWHERE",
     "QR",
     "SPARSE_SUM",
@@ -65,6 +68,7 @@ __all__ = [
     "ParameterClient",
     "ParameterServer",
     "Processes",
+    "Ray",
     "Reduction",
     "Report",
     "Shard",

@@ -94,6 +94,15 @@ class Engine(ABC):
         """Where the statistics of one step meet."""
         return PairwiseTree(n_parts, operations)
 
+    @property
+    def keeps_checkpoints(self) -> bool:
+        """False where the same fit runs in several processes and another of them keeps its checkpoint."""
+        return True
+
+    def shared(self, read: Callable[[], T]) -> T:
+        """What `read` returns; where the same fit runs in several processes, one reads for all."""
+        return read()
+
     def map(self, function: Callable[[T], R], tasks: Sequence[T]) -> list[R]:
         """``[function(task) for task in tasks]``, in that order, on the workers; a lost worker's tasks again.
 

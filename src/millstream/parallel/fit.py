@@ -166,7 +166,8 @@ class _Training:
             file = None
             if checkpoint is not None:
                 file = CheckpointFile(checkpoint, self.algorithm, meta, self.seed, self.views)
-            found = None if file is None else file.load()
+            found = None if file is None else self.engine.shared(file.load)
+            file = file if self.engine.keeps_checkpoints else None
             persist = 0.0 if found is not None and found.done else self._persist()
             progress = found or Progress(
                 0, self.algorithm.init(meta, rng_of(self.seed, 2**64 - 1)), False, ()

@@ -15,6 +15,7 @@ from millstream.parallel.mapped_rows import (
     temporary_folder,
     write_batches,
 )
+from millstream.parallel.mpi import refuse_ranks
 from millstream.parallel.threads import Threads
 
 __all__ = ["materialize"]
@@ -29,7 +30,8 @@ def materialize(
     directory: for the mapped files they then lie in, by default that of the system for temporary files; freed when the
     dataset is gone.
 
-    Raises what reading the rows raises, and `TrainingError` where they don't fit into the directory.
+    Raises what reading the rows raises, `TrainingError` where they don't fit into the directory, and `Refused` on
+    several ranks of MPI.
 
     >>> import pyarrow as pa
     >>> import pyarrow.compute as pc
@@ -39,6 +41,7 @@ def materialize(
     >>> materialize(logs.filter(lambda batch: pc.greater(batch["log"], 2.0))).to_table()["fare"].to_pylist()
     [7.5, 9.0]
     """
+    refuse_ranks("materialize", engine)
     parts = dataset.parts
     with temporary_folder(directory) as folder:
         runs = [[parts[index] for index in run] for run in runs_of(len(parts))]

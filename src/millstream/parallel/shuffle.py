@@ -37,6 +37,7 @@ from millstream.parallel.mapped_rows import (
     temporary_folder,
     write_batches,
 )
+from millstream.parallel.mpi import refuse_ranks
 
 __all__ = ["ShuffleReport", "Shuffled", "Slices", "bucketed", "key_hashes", "shuffle"]
 
@@ -105,9 +106,11 @@ def shuffle(
     default as many as make parts of about 4 MB, at most 512. directory: for the files, by default that of the system
     for temporary files.
 
-    Raises what the functions raise, and `TrainingError` where the files can't be written.
+    Raises what the functions raise, `TrainingError` where the files can't be written, and `Refused` on several ranks of
+    MPI.
     """
     started = perf_counter()
+    refuse_ranks("a shuffle", engine)
     parts_of = [dataset.parts or (_no_rows(dataset.schema),) for dataset in inputs]
     sources = [(which, part) for which, parts in enumerate(parts_of) for part in parts]
     if n_parts is not None and not 1 <= n_parts <= _MOST_BUCKETS:
