@@ -37,7 +37,8 @@ KEPT = 3
 
 class SourceState(msgspec.Struct, frozen=True):
     """positions: next offset by partition; highest: cumulative maximum of event time;
-    reached: the watermark; ends: of a bounded source; concluded: rows below it change nothing any more."""
+    reached: the watermark; ends: of a bounded source; concluded: rows below it change nothing any more; identity: what
+    was read, empty where a source can't tell."""
 
     positions: dict[int, int]
     highest: dict[int, int]
@@ -47,6 +48,7 @@ class SourceState(msgspec.Struct, frozen=True):
     used: int
     late: int
     concluded: int = MIN_TIME
+    identity: str = ""
 
 
 class SinkState(msgspec.Struct, frozen=True):
@@ -58,7 +60,7 @@ class SinkState(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True):
-    """What a checkpoint says. files: SHA-256 by file name."""
+    """What a checkpoint says. files: SHA-256 by file name; functions: a digest of the plan's own functions."""
 
     number: int
     job: str
@@ -67,6 +69,7 @@ class Manifest(msgspec.Struct, frozen=True):
     sources: dict[str, SourceState]
     sinks: dict[str, SinkState]
     files: dict[str, str] = {}
+    functions: str = ""
 
 
 class Restored(NamedTuple):

@@ -20,6 +20,7 @@ from millstream.errors import CheckpointError
 from millstream.stream.checkpoint import Checkpoints, Manifest, Restored, SinkState, SourceState
 from millstream.stream.event_time import MAX_TIME
 from millstream.stream.feed import feed
+from millstream.stream.functions import changed, digest_of_functions
 from millstream.stream.graph import Graph
 from millstream.stream.intake import Intake
 from millstream.stream.plan import Node, Predict, Source, sources, walk
@@ -70,6 +71,7 @@ class Job:
         self._clock = clock
         self._monitor = monitor
         self._fingerprint = _fingerprint(self._plans)
+        self._functions = digest_of_functions(self._plans)
         # rebuilt on restart
         self.commits = 0
         self._changed = False
@@ -101,9 +103,17 @@ class Job:
         binding = self._bindings[source]
         if state is None:
             return Intake(source, binding.open(source, None, None), idle=binding.idle, clock=self._clock)
+        reader = binding.open(source, state.positions, None if ended else state.ends)
+        if state.identity and reader.identity and state.identity != reader.identity:
+            reader.close()
+            raise CheckpointError(
+                f"source {source.name!r} of job {self._name!r} is {reader.identity}, and the checkpoint has read "
+                f"{state.identity}; give it the topic that it read, or start with another checkpoint directory and "
+                "another output"
+            )
         return Intake(
             source,
-            binding.open(source, state.positions, None if ended else state.ends),
+            reader,
             idle=binding.idle,
             clock=self._clock,
             highest=state.highest,
@@ -199,6 +209,7 @@ class Job:
             number=checkpoints.next_number,
             job=self._name,
             plan=self._fingerprint,
+            functions=self._functions,
             ended=self.ended,
             sources={intake.source.name: _state(intake, self._graph) for intake in self._intakes},
             sinks={
@@ -224,6 +235,12 @@ class Job:
             raise CheckpointError(
                 f"checkpoint {manifest.number} of job {self._name!r} is of another plan, and its state "
                 "can't be carried over; start the new plan with another checkpoint directory and another output"
+            )
+        if changed(manifest.functions, self._functions):
+            raise CheckpointError(
+                f"checkpoint {manifest.number} of job {self._name!r} is of a plan whose filter or map_batches "
+                "functions had another code; go on with the code it had, or start the new plan with another "
+                "checkpoint directory and another output"
             )
         names = {sink.name for sink in self._sinks}
         if set(manifest.sinks) != names:
@@ -284,6 +301,7 @@ def _state(intake: Intake, graph: Graph) -> SourceState:
         used=counts.used,
         late=counts.late,
         concluded=intake.concluded(graph),
+        identity=intake.reader.identity,
     )
 
 

@@ -54,6 +54,11 @@ def run(
     answered, is late, and `Stream.late` has it; to keep windows open over a pause, stop the job instead. In plans of
     row-wise steps alone no such row is late: there lateness is by partition, as if there had been no end.
 
+    A checkpoint is of a plan and its inputs: other steps, columns or times, another code of the functions of filter and
+    map_batches, another topic or one made anew, and a table with fewer rows are a CheckpointError. What can't be
+    noticed: other rows in a table of the same length or in a replay; other values in what a function closes over, calls
+    or imports; another state of a callable object; and, where Python's version has changed, another code.
+
     Raises PlanError before the first row where the plan can't run, JobRunning if the job has a live instance,
     CheckpointError if its checkpoints are damaged or of another plan.
 

@@ -70,6 +70,13 @@ class TableBinding:
                 "and rows in event-time order have no fixed place; give as_stream a delay= to take them in the order "
                 "of the table, or start with another checkpoint directory and another output"
             )
+        reached = (positions or {}).get(0, 0)
+        if reached > len(self.table):
+            raise CheckpointError(
+                f"source {source.name!r}: the table has {len(self.table)} rows, and the checkpoint has read {reached}; "
+                "give the table that it read, to which rows may have been added, or start with another checkpoint "
+                "directory and another output"
+            )
         table = self.table if source.delay is not None else in_event_time_order(self.table, source.event_time)
         return whole_table(table, positions)
 

@@ -36,6 +36,11 @@ class Reader(Protocol):
         ...
 
     @property
+    def identity(self) -> str:
+        """What no other source has: a name and an id. Empty where nothing tells rows from other rows."""
+        ...
+
+    @property
     def partitions(self) -> Sequence[int]: ...
 
     @property

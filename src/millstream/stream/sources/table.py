@@ -21,6 +21,8 @@ __all__ = ["TableReader", "in_event_time_order", "replay", "whole_table"]
 class TableReader:
     """A `Reader` of rows at hand. rows by partition: (offsets ascending, table)."""
 
+    identity = ""
+
     def __init__(
         self,
         rows: Mapping[int, tuple[npt.NDArray[np.int64], pa.Table]],

@@ -7,8 +7,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 import pyarrow as pa
+from confluent_kafka import TopicCollection
+from confluent_kafka.admin import AdminClient
 
+from millstream.errors import CheckpointError
 from millstream.log import Topic
+from millstream.log.client import CALL_SECONDS, settings, translated
 from millstream.stream.plan import Source
 from millstream.stream.sources.reader import Chunk
 
@@ -29,6 +33,7 @@ class TopicReader:
         self._schema = schema
         self._positions = dict.fromkeys(range(topic.n_partitions), 0) | dict(positions or {})
         self._ends = None if ends is None else dict(ends)
+        self.identity = _identity(topic)
         self._consumer = topic.consumer(dict(self._positions))
 
     @property
@@ -94,4 +99,26 @@ class TopicBinding:
             ends = None
         elif ends is None:
             ends = dict(enumerate(self.topic.end_offsets()))
+        if positions is not None:
+            self._check_reaches(source, positions)
         return TopicReader(self.topic, source.schema, positions, ends)
+
+    def _check_reaches(self, source: Source, positions: Mapping[int, int]) -> None:
+        for partition, end in enumerate(self.topic.end_offsets()):
+            if end < positions.get(partition, 0):
+                raise CheckpointError(
+                    f"source {source.name!r}: topic {self.topic.name!r}, partition {partition}, ends at offset {end}, "
+                    f"and the checkpoint has read it up to {positions[partition]}: these are not the records it read; "
+                    "start with another checkpoint directory and another output"
+                )
+
+
+def _identity(topic: Topic) -> str:
+    """The topic's name and the id that the cluster gave it when it was made."""
+    what = f"asking for the id of topic {topic.name!r}"
+    client = AdminClient(settings(topic.log.bootstrap))
+    asked = translated(
+        what, client.describe_topics, TopicCollection([topic.name]), request_timeout=CALL_SECONDS
+    )
+    description = translated(what, asked[topic.name].result, CALL_SECONDS)
+    return f"topic {topic.name!r} with id {description.topic_id}"
