@@ -7,9 +7,10 @@
       part-00000.parquet   the rows of part 0: the columns of the source, then the predictions
       ...
 
-A part file is written under another name, flushed, renamed, and then entered in the manifest with the hash of
-the rows it was computed from. A job that was killed at any moment and is run again reads the finished parts,
-to see that their rows are still the same, and scores only the others; the files end up with the same bytes.
+A part file is written under another name, flushed, renamed, and then entered in the manifest with its size and
+sha256 and the hash of the rows it was computed from. A job that was killed at any moment and is run again reads the
+finished parts, to see that their rows and files are still the same, and scores only the others, and those whose
+files are gone or altered; the files end up with the same bytes.
 Two jobs can't write into one sink at once, and a sink never holds the predictions of two versions or of two
 sources: the manifest knows its source by its columns, the rows of its parts and a hash of the first part, and
 where a finished part has other rows than those that were scored, the job ends and the sink stays as it was.
@@ -19,14 +20,15 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import io
 import json
 import os
 import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -93,8 +95,8 @@ class BatchJob(Target):
         """Check the golden rows, then score what is not finished yet.
 
         Raises ParityError; SignatureError where the rows don't match; DeployError if another job writes into
-        the sink; InputError if the sink holds something else, the predictions of another version or source
-        among it, or can't be written.
+        the sink, or the disk is full; InputError if the sink holds something else, the predictions of another
+        version or source among it, or can't be written, or its manifest is damaged.
         """
         began = time.monotonic()
         dataset = _as_dataset(self.source)
@@ -139,8 +141,7 @@ def _score(
             rows = first if part is dataset.parts[0] else part.to_table()
             identity = _identity(rows)
             if not manifest.has(part, identity):
-                _write_part(manifest.file_of(part), _predicted(scorer, rows, columns))
-                manifest.enter(part, identity)
+                manifest.finish(part, identity, _predicted(scorer, rows, columns))
                 scored += 1
             done += part.n_rows
             if progress is not None:
@@ -186,9 +187,24 @@ def _identity(rows: pa.Table) -> str:
     return digest.hexdigest()
 
 
-def _write_part(path: Path, table: pa.Table) -> None:
-    with durable_file(path) as file:
-        pq.write_table(table, file)
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Finished:
+    """A line of the manifest; lines of before files were hashed have no `size` and `sha256`."""
+
+    part: int
+    rows: int
+    identity: str
+    size: int = -1
+    sha256: str = ""
+
+    def is_at(self, path: Path) -> bool:
+        """Whether the file at `path` is the one that was finished."""
+        return path.is_file() and path.stat().st_size == self.size and _sha256(path) == self.sha256
 
 
 class _Manifest:
@@ -202,13 +218,13 @@ class _Manifest:
             "columns": columns,
             "source": source,
         }
-        self._finished: dict[int, str] = {}
-        self._file: IO[bytes]
+        self._finished: dict[int, _Finished] = {}
+        self._file: io.FileIO
 
     def __enter__(self) -> _Manifest:
         try:
             self._sink.mkdir(parents=True, exist_ok=True)
-            self._file = (self._sink / MANIFEST).open("a+b")
+            self._file = io.FileIO(self._sink / MANIFEST, "a+")  # no buffer that close would write once more
         except OSError as error:
             raise InputError(
                 f"sink {self._sink} can't be written: {error.strerror}; expected a directory, or a path where one "
@@ -230,15 +246,23 @@ class _Manifest:
 
     def has(self, part: Part, identity: str) -> bool:
         """Whether the part is finished; InputError if what was scored then were other rows."""
-        known = self._finished.get(part.index, identity)
-        if known != identity:
+        finished = self._finished.get(part.index)
+        if finished is not None and finished.identity != identity:
             raise self._other_source(
                 f"part {part.index} of this source has other rows than part {part.index} of that one"
             )
-        return part.index in self._finished and self.file_of(part).exists()
+        return finished is not None and finished.is_at(self.file_of(part))
 
-    def enter(self, part: Part, identity: str) -> None:
-        self._append({"part": part.index, "rows": part.n_rows, "identity": identity})
+    def finish(self, part: Part, identity: str, scored: pa.Table) -> None:
+        """Write the file of a part, then its line; DeployError where there is no room for them."""
+        path = self.file_of(part)
+        try:
+            with durable_file(path) as file:
+                pq.write_table(scored, file)
+            line = _Finished(part.index, part.n_rows, identity, path.stat().st_size, _sha256(path))
+        except OSError as error:
+            raise self._no_room(path, error) from error
+        self._append(asdict(line))
 
     def _lock(self) -> None:
         try:
@@ -253,7 +277,7 @@ class _Manifest:
         text = self._file.read()
         whole = text.rfind(b"\n") + 1
         self._file.truncate(whole)  # a line torn by a kill
-        lines = [json.loads(line) for line in text[:whole].splitlines()]
+        lines = [self._parsed(n, line) for n, line in enumerate(text[:whole].split(b"\n")[:-1], start=1)]
         if not lines:
             if any(self._sink.glob("*.parquet")):
                 raise InputError(
@@ -262,7 +286,33 @@ class _Manifest:
             self._append(self._header)
         else:
             self._compare(lines[0])
-        self._finished = {line["part"]: line["identity"] for line in lines[1:]}
+        for number, line in enumerate(lines[1:], start=2):
+            try:
+                finished = _Finished(**line)
+            except TypeError as error:
+                raise self._junk(number, error) from error
+            self._finished[finished.part] = finished
+
+    def _parsed(self, number: int, line: bytes) -> dict[str, Any]:
+        try:
+            found = json.loads(line)
+        except ValueError as error:
+            raise self._junk(number, error) from error
+        if not isinstance(found, dict):
+            raise self._junk(number, "no JSON object")
+        return found
+
+    def _junk(self, number: int, reason: object) -> InputError:
+        return InputError(
+            f"line {number} of {self._sink / MANIFEST} is not what a batch job writes: {reason}; restore the file from "
+            "a copy, or delete the directory to score anew, or take another sink"
+        )
+
+    def _no_room(self, path: Path, error: OSError) -> DeployError:
+        return DeployError(
+            f"{path} can't be written: {error.strerror or error}; the parts finished before are whole: make room, or "
+            "make the directory writable, and run the job again to go on"
+        )
 
     def _compare(self, found: dict[str, Any]) -> None:
         """Refuse the header of another job."""
@@ -284,6 +334,12 @@ class _Manifest:
         )
 
     def _append(self, line: dict[str, Any]) -> None:
-        self._file.write(json.dumps(line).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        before = os.fstat(self._file.fileno()).st_size
+        left = memoryview(json.dumps(line).encode() + b"\n")
+        try:
+            while left:
+                left = left[self._file.write(left) :]
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            self._file.truncate(before)
+            raise self._no_room(self._sink / MANIFEST, error) from error

@@ -1,3 +1,5 @@
+import errno
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -93,6 +95,65 @@ def test_a_manifest_torn_by_a_kill_is_read_up_to_the_tear(version, table, tmp_pa
     manifest.write_bytes(manifest.read_bytes()[:-20])
     assert job.run().scored == 1
     assert job.run().scored == 0
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: b"",
+        lambda raw: raw[:40] + bytes([raw[40] ^ 1]) + raw[41:],
+        lambda raw: b"mine",
+    ],
+    ids=["torn", "empty", "flipped", "overwritten"],
+)
+def test_a_finished_file_that_was_altered_is_scored_again(version, table, tmp_path, damage):
+    job = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    job.run()
+    path = tmp_path / "scored" / "part-00000.parquet"
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    assert job.run().scored == 1
+    assert path.read_bytes() == whole
+    assert job.run().scored == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "junk"), [(0, b"junk"), (2, b"{junk"), (2, b"[1]"), (2, b'{"part": 1}'), (2, b"\xff")]
+)
+def test_a_junk_line_of_the_manifest_is_named(version, table, tmp_path, line, junk):
+    job = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    job.run()
+    manifest = tmp_path / "scored" / "_manifest.jsonl"
+    lines = manifest.read_bytes().splitlines()
+    lines[line] = junk
+    manifest.write_bytes(b"\n".join(lines) + b"\n")
+    with pytest.raises(InputError, match=rf"line {line + 1} of .*_manifest\.jsonl .*delete the directory"):
+        job.run()
+
+
+def test_a_full_disk_is_named_and_the_job_goes_on_later(version, table, tmp_path, monkeypatch):
+    job = ms.BatchJob(version, in_parts(table), tmp_path / "scored")
+    written = []
+
+    def write(table, file, room=3, write=pq.write_table):
+        file.write(b"half")
+        if len(written) == room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        file.seek(0)
+        written.append(write(table, file))
+
+    job.verify()
+    monkeypatch.setattr(job, "verify", lambda: None)
+    with monkeypatch.context() as patch:
+        patch.setattr("millstream.deploy.batch.pq.write_table", write)
+        with pytest.raises(
+            DeployError, match=r"part-00003\.parquet can't be written: No space left.*run the job"
+        ):
+            job.run()
+    names = [f"part-0000{i}.parquet" for i in range(3)]
+    assert sorted(path.name for path in (tmp_path / "scored").iterdir()) == ["_manifest.jsonl", *names]
+    assert job.run().scored == 7
 
 
 def test_keep_chooses_columns(version, table, tmp_path):
