@@ -54,6 +54,7 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two l
         Fit as Fit,
         Inline as Inline,
         Processes as Processes,
+        Ray as Ray,
         Step as Step,
         Threads as Threads,
         fit as fit,
@@ -81,7 +82,7 @@ _PACKAGE_OF = {
         "errors": "MillstreamError",
         "log": "Log Topic read_topic",
         "models": "Registry Scorer",
-        "parallel": "Bulk Done Fit Inline MPI Processes Step Threads fit",
+        "parallel": "Bulk Done Fit Inline MPI Processes Ray Step Threads fit",
         "stream": "Stream Tumbling as_stream count max mean min sum",
         "stream.run": "run",
     }.items()

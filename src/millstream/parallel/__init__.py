@@ -25,6 +25,7 @@ from millstream.parallel.parameter_client import ParameterClient
 from millstream.parallel.parameter_server import ParameterServer
 from millstream.parallel.processes import Processes
 from millstream.parallel.qr import QR, r_factor
+from millstream.parallel.ray import Ray
 from millstream.parallel.report import Report, StepReport
 from millstream.parallel.shard import Shard, Sparse
 from millstream.parallel.shuffle import Shuffled, ShuffleReport
@@ -67,6 +68,7 @@ __all__ = [
     "ParameterClient",
     "ParameterServer",
     "Processes",
+    "Ray",
     "Reduction",
     "Report",
     "Shard",
