@@ -63,6 +63,7 @@ APIS = {
         Api(API_VERSIONS, "api_versions", 0, 3, 3),
         Api(19, "create_topics", 2, 5, 5),
         Api(20, "delete_topics", 1, 5, 4),
+        Api(22, "init_producer_id", 0, 4, 2),
     )
 }
 

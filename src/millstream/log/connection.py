@@ -56,6 +56,7 @@ HANDLERS: dict[int, Handler] = {
     API_VERSIONS: api_versions,
     19: topic_apis.create_topics,
     20: topic_apis.delete_topics,
+    22: data_apis.init_producer_id,
 }
 
 

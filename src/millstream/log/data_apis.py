@@ -1,22 +1,40 @@
-"""Produce and Fetch: what they do to the partitions."""
+"""Produce and Fetch: what they do to the partitions; and InitProducerId, which an idempotent producer begins with."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 
 from kio.schema.errors import ErrorCode
 
 from millstream.errors import CorruptBatch, InputError, LogError
-from millstream.log.apis import storage_error
+from millstream.log.apis import codec, storage_error
 from millstream.log.committed import OFFSETS_TOPIC
 from millstream.log.fetch import Fetched, FetchPartition, FetchRequest, read_fetch, write_fetch
+from millstream.log.idempotence import FencedProducer, OutOfSequence
 from millstream.log.node import Node
 from millstream.log.partition import Partition
 from millstream.log.produce import Appended, ProducePartition, read_produce, write_produce
+from millstream.log.topic_apis import NO_THROTTLE
 from millstream.log.wire import Request
 
-__all__ = ["fetch", "produce"]
+__all__ = ["fetch", "init_producer_id", "produce"]
+
+_PRODUCER_ID_BITS = 62
+
+
+async def init_producer_id(node: Node, request: Request) -> list[bytes]:
+    """A fresh id at epoch 0. Ids are drawn at random from so many that none comes twice, over restarts too, and
+    nothing has to be kept of those that never write. Transactions are refused."""
+    c = codec(request.api_key, request.version)
+    if c.read(request.body).transactional_id is not None:
+        error = ErrorCode.transactional_id_authorization_failed
+        return [c.reply(throttle_time=NO_THROTTLE, error_code=error, producer_id=-1, producer_epoch=-1)]
+    drawn = secrets.randbits(_PRODUCER_ID_BITS)
+    return [
+        c.reply(throttle_time=NO_THROTTLE, error_code=ErrorCode.none, producer_id=drawn, producer_epoch=0)
+    ]
 
 
 async def produce(node: Node, request: Request) -> list[bytes] | None:
@@ -50,6 +68,10 @@ def _append(
         return refused(ErrorCode.corrupt_message, str(fault))
     except InputError as fault:
         return refused(ErrorCode.invalid_record, str(fault))
+    except OutOfSequence as fault:
+        return refused(ErrorCode.out_of_order_sequence_number, str(fault))
+    except FencedProducer as fault:
+        return refused(ErrorCode.invalid_producer_epoch, str(fault))
     except LogError as fault:
         return refused(storage_error(fault), str(fault))
     return Appended(item.topic, item.partition, 0, base, partition.start_offset), partition

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from millstream.errors import CorruptBatch, InputError, LogError, LogFull
+from millstream.log.idempotence import Producers
 from millstream.log.record_batch import CONTROL, TRANSACTIONAL, BatchHeader, check, decode, peek, placed, walk
 from millstream.log.segment import Segment, segment_paths
 
@@ -70,6 +71,7 @@ class Partition:
         self.cut_bytes = 0
         self.broken: str | None = None  # why the partition is read-only
         self._sync_failed = False
+        self._producers = Producers()
         self._segments = self._open(clean)
         self._unsynced: list[Segment] = []
         self.high_watermark = self.end_offset
@@ -83,7 +85,7 @@ class Partition:
             not_torn = "the log was stopped cleanly" if clean else None
             if path is not paths[-1]:
                 not_torn = "later segments follow, which must then be moved away too"
-            segment, cut = Segment.recover(path, not_torn=not_torn)
+            segment, cut = Segment.recover(path, not_torn=not_torn, found=self._producers.note)
             self.cut_bytes += cut
             if segments and segments[-1].next_offset != segment.base_offset:
                 raise CorruptBatch(
@@ -103,10 +105,11 @@ class Partition:
         return self._segments[-1].next_offset
 
     def append(self, batch: memoryview) -> int:
-        """Append one batch and return the offset of its first record; not durable before the next flush.
+        """Append one batch and return the offset of its first record; not durable before the next flush. A batch that
+        an idempotent producer sends again isn't kept again: its offset is where it stands.
 
         Raises `CorruptBatch` (bad CRC or form), `InputError` (transactional), `LogFull` (no room; nothing changed, try
-        again when there is), and `LogError` when the partition is read-only.
+        again when there is), `OutOfSequence` and `FencedProducer`, and `LogError` when the partition is read-only.
         """
         header = check(batch)
         if header.n_records < 1 or header.last_offset_delta != header.n_records - 1:
@@ -115,12 +118,16 @@ class Partition:
             raise InputError(f"attributes {header.attributes:#x}: this log takes no transactional batches")
         if self.broken:
             raise LogError(f"{self.directory} is read-only: {self.broken}; open the log again")
+        stands = self._producers.duplicate_of(header)
+        if stands is not None:
+            return stands
         base = self.end_offset
         header = header._replace(base_offset=base)
         try:
             self._write(placed(batch, base, self.leader_epoch), header)
         except OSError as fault:
             raise self._undo(fault) from fault
+        self._producers.note(header)
         return base
 
     def _write(self, buffers: list[memoryview], header: BatchHeader) -> None:

@@ -1,8 +1,8 @@
 """Writing a topic: acks=all, and an answer only when every record is durable.
 
-A retry inside the client could store a record twice, since the embedded log does not know its producers yet; so
-nothing is retried. An error therefore means: of this call some records may be stored, and none twice. Who must know
-which reads the tail (`Topic.tail`).
+A retry inside the client could store a record twice, as this producer isn't an idempotent one; so nothing is
+retried. An error therefore means: of this call some records may be stored, and none twice. Who must know which reads
+the tail (`Topic.tail`).
 """
 
 from __future__ import annotations

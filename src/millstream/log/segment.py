@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import bisect
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -54,9 +54,11 @@ class Segment:
         return segment
 
     @classmethod
-    def recover(cls, path: Path, *, not_torn: str | None) -> tuple[Segment, int]:
-        """Open and check every batch: (segment, bytes of torn tail cut off). Raises `CorruptBatch` for damage, which
-        any bad batch is when `not_torn` tells why a torn tail can't be here."""
+    def recover(
+        cls, path: Path, *, not_torn: str | None, found: Callable[[BatchHeader], None]
+    ) -> tuple[Segment, int]:
+        """Open and check every batch, `found` told of each whole one: (segment, bytes of torn tail cut off). Raises
+        `CorruptBatch` for damage, which any bad batch is when `not_torn` tells why a torn tail can't be here."""
         segment = cls(path)
         length = os.fstat(segment.fd).st_size
         while segment.size < length:
@@ -69,6 +71,7 @@ class Segment:
                 os.ftruncate(segment.fd, segment.size)
                 break
             segment._note(header)
+            found(header)
         os.fsync(segment.fd)
         return segment, length - segment.size
 
