@@ -49,14 +49,19 @@ if TYPE_CHECKING:  # the same names for type checkers; a test compares the two l
     )
     from .parallel import (
         MPI as MPI,
+        Async as Async,
         Bulk as Bulk,
+        Checkpoint as Checkpoint,
         Done as Done,
         Fit as Fit,
         Inline as Inline,
+        ParameterServer as ParameterServer,
         Processes as Processes,
         Ray as Ray,
+        Stale as Stale,
         Step as Step,
         Threads as Threads,
+        check_algorithm as check_algorithm,
         fit as fit,
     )
     from .stream import (
@@ -82,7 +87,8 @@ _PACKAGE_OF = {
         "errors": "MillstreamError",
         "log": "Log Topic read_topic",
         "models": "Registry Scorer",
-        "parallel": "Bulk Done Fit Inline MPI Processes Ray Step Threads fit",
+        "parallel": "Async Bulk Checkpoint Done Fit Inline MPI ParameterServer Processes Ray Stale Step Threads "
+        "check_algorithm fit",
         "stream": "Stream Tumbling as_stream count max mean min sum",
         "stream.run": "run",
     }.items()

@@ -111,7 +111,8 @@ class WorkerTraceback(Exception):
 def work(channel: Channel) -> None:
     """Do what the driver at the other end says, until it is gone."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a worker is killed in the end; what it printed is not lost
+        # a worker is killed in the end; what it printed is not lost
+        sys.stdout.reconfigure(line_buffering=True)
     worker = _Worker(channel)
     while True:
         try:
