@@ -19,8 +19,8 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from millstream.errors import InputError
-from millstream.models.transactional import transactional, writing
+from millstream.errors import InputError, MillstreamError, ModelError
+from millstream.models.transactional import failure, naming, transactional, writing
 
 __all__ = ["alias_changes", "deployments", "open_engine", "parity_reports", "versions"]
 
@@ -96,18 +96,20 @@ for _table in _metadata.sorted_tables:
 def open_engine(path: Path) -> sa.Engine:
     """The engine of the registry at `path`, its tables in place; connections are opened per use.
 
-    Raises InputError if what is at `path` is no SQLite database, or can't be written.
+    Raises InputError if what is at `path` is no SQLite database, or can't be written; ModelError if another process
+    keeps it locked, and, here and whenever the engine is used, if it is damaged or its disk is full.
     """
     try:
-        return _opened(path)
+        return naming(_opened(path), f"the registry's database {path}", ModelError)
     except sa.exc.DBAPIError as error:
         raise _unusable(path, error.orig) from error
     except sqlite3.Error as error:
         raise _unusable(path, error) from error
 
 
-def _unusable(path: Path, reason: object) -> InputError:
-    return InputError(
+def _unusable(path: Path, reason: BaseException | None) -> MillstreamError:
+    failed = failure(reason, f"the registry's database {path}", ModelError, opened=False)
+    return failed or InputError(
         f"{path} is not the database of a registry: {reason}; expected a SQLite file that can be written, or none: "
         "take another folder"
     )

@@ -15,7 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import event
 
-__all__ = ["BUSY_TIMEOUT", "transactional", "writing"]
+from millstream.errors import MillstreamError
+
+__all__ = ["BUSY_TIMEOUT", "failure", "naming", "transactional", "writing"]
 
 BUSY_TIMEOUT = timedelta(seconds=20)
 
@@ -37,6 +39,48 @@ def transactional(engine: sa.Engine) -> sa.Engine:
         connection.exec_driver_sql(connection.get_execution_options().get("begin", "BEGIN"))
 
     return engine
+
+
+def naming(engine: sa.Engine, place: str, kind: type[MillstreamError]) -> sa.Engine:
+    """The same engine; where the database itself fails, what is raised is a `kind` that names `place`.
+
+    What a statement did wrong, a constraint it broke say, is raised as it was.
+    """
+
+    @event.listens_for(engine, "handle_error")
+    def tell(context: sa.engine.ExceptionContext) -> None:
+        told = failure(context.original_exception, place, kind, opened=True)
+        if told is not None:
+            raise told from context.original_exception
+
+    return engine
+
+
+def failure(
+    error: BaseException | None, place: str, kind: type[MillstreamError], *, opened: bool
+) -> MillstreamError | None:
+    """What to raise for a failure of SQLite itself, or None where `error` is none.
+
+    opened: the database has been read before; that a file is none, or can't be opened, is a failure only then.
+    """
+    step = _next_step(error, opened)
+    return None if step is None else kind(f"{place} fails: {error}; {step}")
+
+
+def _next_step(error: BaseException | None, opened: bool) -> str | None:
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF  # without its extension
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return (
+            f"another process kept it locked for {BUSY_TIMEOUT.total_seconds():g} seconds, nothing was written: wait "
+            "until that one is done, or end it, and try again"
+        )
+    if code == sqlite3.SQLITE_CORRUPT or (opened and code == sqlite3.SQLITE_NOTADB):
+        return "the file is damaged: restore it from a copy"
+    if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        return "nothing was written: make room on its disk, and try again"
+    if opened and code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM):
+        return "nothing was written: make the file and its folder readable and writable, and try again"
+    return None
 
 
 def writing(engine: sa.Engine) -> sa.Engine:

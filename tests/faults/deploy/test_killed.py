@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import millstream as ms
-from millstream.errors import InputError
+from millstream.errors import DeployError, InputError
 from millstream.learn import KMeans
 
 PROGRAM = Path(__file__).with_name("scoring.py")
@@ -119,14 +119,13 @@ def test_a_write_that_fails_in_the_middle_leaves_nothing(registry, database, tmp
     engine = scorer._engine()
 
     from sqlalchemy import event
-    from sqlalchemy.exc import OperationalError
 
     @event.listens_for(engine, "connect")
     def bound(connection, record):
         connection.execute(f"PRAGMA max_page_count = {pages + 20}")
 
     scorer._engine = lambda: engine
-    with pytest.raises(OperationalError, match="full"):
+    with pytest.raises(DeployError, match=r"x.db' fails: .*full; nothing was written: make room"):
         scorer.run()
     assert tables(database) == ["rides"]
 

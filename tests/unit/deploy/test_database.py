@@ -1,4 +1,5 @@
 import sqlite3
+from datetime import timedelta
 
 import pyarrow as pa
 import pytest
@@ -190,3 +191,49 @@ def test_bad_input_is_named_and_changes_nothing(version, database, url, tmp_path
         run()
     assert not (tmp_path / "none.db").exists()
     assert sorted(row[0] for row in database.execute("SELECT name FROM sqlite_master")) == ["rides", "short"]
+
+
+def test_a_locked_file_is_named_with_the_next_step(version, database, url, monkeypatch):
+    monkeypatch.setattr("millstream.models.transactional.BUSY_TIMEOUT", timedelta(milliseconds=200))
+    database.execute("BEGIN IMMEDIATE")
+    with pytest.raises(
+        DeployError, match=r"rides.db' fails: database is locked; another process .*try again"
+    ):
+        ms.DatabaseScorer(version, url, table="rides", into="answers").run()
+    database.rollback()
+    database.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(
+        DeployError, match=r"rides.db' fails: database is locked; another process .*try again"
+    ):
+        ms.DatabaseScorer(version, url, table="rides", into="answers").run()
+    database.rollback()
+    assert ms.DatabaseScorer(version, url, table="rides", into="answers").run().rows == 1000
+
+
+@BOTH
+def test_a_view_has_no_key(version, database, url, as_sql):
+    database.execute("CREATE VIEW some AS SELECT * FROM rides WHERE id < 10")
+    with pytest.raises(InputError, match=r"'some' has no primary key .*view, copy its rows into a table"):
+        ms.DatabaseScorer(version, url, table="some", into="answers", as_sql=as_sql).run()
+
+
+@BOTH
+def test_a_null_key_is_refused(version, database, url, as_sql):
+    database.execute("CREATE TABLE named (id TEXT PRIMARY KEY, borough TEXT, fare REAL, hour INTEGER)")
+    database.execute(
+        "INSERT INTO named VALUES ('a', 'Bronx', 1, 1), (NULL, 'Bronx', 1, 1), (NULL, 'Bronx', 1, 1)"
+    )
+    database.commit()
+    with pytest.raises(
+        InputError, match=r"2 rows of table 'named' have null as their primary key 'id'.*run again"
+    ):
+        ms.DatabaseScorer(version, url, table="named", into="answers", as_sql=as_sql).run()
+
+
+def test_a_damaged_file_is_named_with_the_next_step(version, database, url, tmp_path):
+    database.close()
+    path = tmp_path / "rides.db"
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+    with pytest.raises(DeployError, match=r"rides.db' fails: .*malformed; the file is damaged: restore it"):
+        ms.DatabaseScorer(version, url, table="rides", into="answers").run()

@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 import threading
 from datetime import UTC, datetime, timedelta
 
@@ -6,7 +8,7 @@ import pyarrow.compute as pc
 import pytest
 import sqlalchemy as sa
 
-from millstream.errors import InputError, ParityError, PromotionConflict, UnknownModel
+from millstream.errors import InputError, ModelError, ParityError, PromotionConflict, UnknownModel
 from millstream.models import Registry
 from millstream.models.outputs import to_batch
 
@@ -175,3 +177,31 @@ def test_a_reference_to_nothing_says_what_there_is(registry, write, reference):
     registry.add("late", write())
     with pytest.raises((InputError, UnknownModel)):
         registry.get(reference)
+
+
+def test_a_damaged_database_is_named_with_the_next_step(registry, write):
+    registry.add("late", write())
+    path = registry.path / "registry.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    raw = path.read_bytes()
+    path.write_bytes(raw[:4096] + b"\xff" * (len(raw) - 4096))
+    for use in (registry.models, lambda: registry.get("late@1"), lambda: registry.promote("late", 1)):
+        with pytest.raises(ModelError, match=r"registry.db fails: .*malformed; .*restore it from a copy"):
+            use()
+    path.write_bytes(raw[:100] + b"\xff" * (len(raw) - 100))
+    with pytest.raises(ModelError, match=r"registry.db fails: .*malformed; .*restore it from a copy"):
+        Registry(registry.path)
+    path.write_bytes(b"\xff" * len(raw))
+    with pytest.raises(ModelError, match=r"registry.db fails: .*not a database; .*restore it from a copy"):
+        registry.models()
+
+
+def test_a_locked_database_is_named_with_the_next_step(registry, write, monkeypatch):
+    registry.add("late", write())
+    monkeypatch.setattr("millstream.models.transactional.BUSY_TIMEOUT", timedelta(milliseconds=200))
+    with contextlib.closing(sqlite3.connect(registry.path / "registry.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        for use in (lambda: registry.promote("late", 1), lambda: Registry(registry.path)):
+            with pytest.raises(ModelError, match=r"registry.db fails: database is locked; another process"):
+                use()

@@ -7,7 +7,7 @@ from pathlib import Path
 import sqlalchemy as sa
 
 from millstream.errors import DeployError, InputError
-from millstream.models.transactional import transactional
+from millstream.models.transactional import failure, naming, transactional
 
 __all__ = ["open_database"]
 
@@ -16,10 +16,12 @@ def open_database(url: str, table: str) -> sa.Engine:
     """The engine of the database at `url`, which has been asked for its tables once.
 
     Raises InputError where `url` is no SQLAlchemy URL, or a SQLite file is missing or is none; DeployError where the
-    driver is not installed, or the database does not answer.
+    driver is not installed, or the database does not answer; and, here and whenever the engine is used, where a SQLite
+    file is locked or damaged, or its disk is full.
     """
     parsed = _parsed(url)
     shown = parsed.render_as_string(hide_password=True)
+    place = f"the database {shown!r}"
     file = parsed.database if parsed.get_backend_name() == "sqlite" else None
     if file not in (None, "", ":memory:") and not Path(str(file)).is_file():
         raise InputError(f"no database file {file}; expected one with the table {table!r}")
@@ -37,6 +39,9 @@ def open_database(url: str, table: str) -> sa.Engine:
         with engine.connect() as connection:
             sa.inspect(connection).get_table_names()
     except sa.exc.DBAPIError as error:
+        failed = failure(error.orig, place, DeployError, opened=False)
+        if failed is not None:
+            raise failed from error
         if file is not None:
             raise InputError(
                 f"{file} can't be read as a SQLite database: {error.orig}; expected one with the table {table!r}: "
@@ -45,7 +50,7 @@ def open_database(url: str, table: str) -> sa.Engine:
         raise DeployError(
             f"the database {shown!r} does not answer: {error.orig}; check that it runs, and the URL"
         ) from error
-    return engine
+    return naming(engine, place, DeployError)
 
 
 def _parsed(url: str) -> sa.URL:

@@ -55,8 +55,9 @@ class DatabaseScorer(Target):
     as_sql: let the database compute the model itself; Refused if an operator has no form in SQL. Rows that don't
     match the signature are refused as they are without it, before the first is written.
 
-    Raises InputError where `url` is no SQLAlchemy URL or names no database file, DeployError where the database or its
-    driver can't be reached.
+    Raises InputError where `url` is no SQLAlchemy URL or names no database file, or `table` is a view or has null as a
+    key; DeployError where the database or its driver can't be reached, or a SQLite file is locked by another process,
+    damaged, or out of room.
 
     >>> import sqlite3, tempfile, numpy as np
     >>> from millstream.learn import KMeans
@@ -97,6 +98,7 @@ class DatabaseScorer(Target):
         self.verify()
         with writing(self._engine()).begin() as connection:
             source = self._source(connection)
+            _require_keys(connection, source)
             rows = self._score(connection, source, self._destination(connection, _key(source)))
         report = DatabaseReport(self.into, rows, time.monotonic() - began)
         location = sa.make_url(self.url).render_as_string(hide_password=True)
@@ -155,6 +157,8 @@ class DatabaseScorer(Target):
         for name in self.version.signature.flat_columns:
             if name not in source.c:
                 raise SchemaError(f"table {self.table!r} lacks column {name!r}; it has {source.c.keys()}")
+        if len(source.primary_key) != 1 and not _has_rowid(connection, source):
+            raise _no_key(source)
         return source
 
     def _destination(self, connection: sa.Connection, key: sa.ColumnElement[Any]) -> sa.Table:
@@ -220,7 +224,30 @@ def _key(source: sa.Table) -> sa.ColumnElement[Any]:
         return primary[0]
     if source.dialect_options["sqlite"].get("with_rowid", True) and "rowid" not in source.c:
         return sa.column("rowid", sa.BigInteger, _selectable=source)
-    raise InputError(f"table {source.name!r} has no primary key of one column; add one")
+    raise _no_key(source)
+
+
+def _has_rowid(connection: sa.Connection, source: sa.Table) -> bool:
+    views = sa.inspect(connection).get_view_names()
+    return connection.dialect.name == "sqlite" and source.name not in views
+
+
+def _no_key(source: sa.Table) -> InputError:
+    return InputError(
+        f"table {source.name!r} has no primary key of one column, which names the rows; add one, or, if it is a view, "
+        "copy its rows into a table that has one"
+    )
+
+
+def _require_keys(connection: sa.Connection, source: sa.Table) -> None:
+    """Refuse nulls, which SQLite lets into a primary key that is no INTEGER."""
+    key = _key(source)
+    nulls = connection.scalar(sa.select(sa.func.count()).select_from(source).where(key.is_(None)))
+    if nulls:
+        raise InputError(
+            f"{nulls} rows of table {source.name!r} have null as their primary key {key.name!r}; expected a value that "
+            "names the row: give them one, or delete them, and run again"
+        )
 
 
 def _batches(
