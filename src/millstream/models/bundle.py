@@ -28,7 +28,7 @@ from typing import Any
 import pyarrow as pa
 
 from millstream.data import durable_folder
-from millstream.errors import BundleCorrupt, ParityError
+from millstream.errors import BundleCorrupt, ModelError, ParityError
 from millstream.models.signature import Signature
 
 __all__ = ["GOLDEN_ROWS", "Bundle", "Golden"]
@@ -87,7 +87,10 @@ class Bundle:
         reference: Mapping[str, Any],
         lineage: Mapping[str, Any],
     ) -> Bundle:
-        """Write a bundle under `root`; equal content lands in the same folder and is written once."""
+        """Write a bundle under `root`; equal content lands in the same folder and is written once.
+
+        Raises ModelError where it can't be written, because the disk is full, say.
+        """
         files = {
             MODEL: model,
             "signature.json": signature.to_json(),
@@ -171,6 +174,9 @@ def _write_folder(place: Path, files: Mapping[str, bytes]) -> None:
         with durable_folder(place) as folder:
             for name, data in files.items():
                 (folder / name).write_bytes(data)
-    except OSError:
+    except OSError as error:
         if not place.exists():  # another writer of the same content may have come first
-            raise
+            raise ModelError(
+                f"bundle {place} can't be written: {error.strerror or error}; nothing of it is there: make room on its "
+                "disk, or make the folder writable, and register the model again"
+            ) from error

@@ -1,4 +1,5 @@
 import csv
+import errno
 import io
 import json
 import subprocess
@@ -118,6 +119,22 @@ def test_size_and_latency_are_recorded(version, registry, tmp_path):
     measured = registry.deployments("long")[-1].measured
     assert measured["size"] == report.size == sum(f.stat().st_size for f in (tmp_path / "edge").iterdir())
     assert 0 < measured["row_median"] <= measured["row_p99"]
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(version, tmp_path, monkeypatch):
+    def write(path, data):
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    edge = ms.EdgeBundle(version)
+    with monkeypatch.context() as patch:
+        patch.setattr("pathlib.Path.write_bytes", write)
+        with pytest.raises(
+            DeployError, match=r"edge can't be written: No space left.*make room.*write it again"
+        ):
+            edge.write(tmp_path / "edge")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_stands_there_is_left_alone(version, tmp_path):

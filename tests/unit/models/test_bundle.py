@@ -1,9 +1,10 @@
+import errno
 import os
 import pathlib
 
 import pytest
 
-from millstream.errors import BundleCorrupt
+from millstream.errors import BundleCorrupt, ModelError
 from millstream.models import Bundle, Scorer
 
 FILES = ["manifest.json", "model.onnx", "signature.json", "golden.arrow", "reference.json", "lineage.json"]
@@ -60,7 +61,20 @@ def test_a_writer_that_fails_leaves_nothing(registry, write, monkeypatch):
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(OSError, match="No space"):
+        with pytest.raises(ModelError, match="No space"):
             write()
     assert list(pathlib.Path(registry.path / "bundles").iterdir()) == []
     assert write().golden
+
+
+def test_a_full_disk_is_named_and_leaves_nothing(registry, write, monkeypatch):
+    def fill(path, data):
+        with path.open("wb") as file:
+            file.write(data[:10])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fill)
+    with pytest.raises(ModelError, match=r"bundle .* can't be written: No space left.*make room.*register"):
+        write()
+    assert list((registry.path / "bundles").iterdir()) == []
+    assert registry.models() == []

@@ -106,15 +106,21 @@ class EdgeBundle(Target):
     def write(self, path: str | os.PathLike[str]) -> EdgeReport:
         """Write the folder `path`, which must not exist yet; it appears when all checks have passed.
 
-        Raises ParityError; DeployError if the budget is exceeded, or the program fails.
+        Raises ParityError; DeployError if the budget is exceeded, the program fails, or the disk is full.
         """
         place = Path(path)
         if place.exists():
             raise InputError(f"{place} exists already; choose another path, or remove it first")
-        with durable_folder(place) as folder:
-            _write_folder(self.version, folder)
-            self.version.check(self.target, self._answers(folder))
-            report = self._measured(folder, place)
+        try:
+            with durable_folder(place) as folder:
+                _write_folder(self.version, folder)
+                self.version.check(self.target, self._answers(folder))
+                report = self._measured(folder, place)
+        except OSError as error:
+            raise DeployError(
+                f"{place} can't be written: {error.strerror or error}; nothing of it is there: make room on its disk, "
+                "or make its parent folder writable, and write it again, or choose another path"
+            ) from error
         self._went_live(
             str(place),
             size=report.size,
