@@ -25,10 +25,9 @@ from sklearn.cluster import kmeans_plusplus
 
 from millstream.data import Block, Part
 from millstream.errors import InputError
-from millstream.learn.moments import MERGE, merged, moments
 from millstream.learn.nearest import nearest_by_run
 from millstream.learn.rows import refuse_not_finite
-from millstream.parallel import CONCAT, Context, Done, Meta, Step
+from millstream.parallel import CONCAT, MOMENTS, Context, Done, Meta, Step, moments
 
 __all__ = ["Lloyd"]
 
@@ -54,7 +53,7 @@ class Lloyd:
     tolerance: float
     max_iter: int
 
-    combine = {"moments": MERGE, "sample": CONCAT, "far": CONCAT, "labels": CONCAT}  # noqa: RUF012
+    combine = {"moments": MOMENTS, "sample": CONCAT, "far": CONCAT, "labels": CONCAT}  # noqa: RUF012
 
     def init(self, meta: Meta, rng: np.random.Generator) -> State:
         if meta.n_rows < self.n_clusters:
@@ -138,7 +137,7 @@ def _sample(params: Mapping[str, Any], part: Part) -> dict[str, Array]:
     chosen = [np.empty((0, features + 1))]
     for block in part.blocks():
         refuse_not_finite(block)
-        total = merged(total, moments(block.X, block.weight))
+        total = MOMENTS(total, moments(block.X, block.weight))
         first, last = np.searchsorted(params["rows"], [block.first_row, block.first_row + len(block)])
         rows = params["rows"][first:last] - block.first_row
         chosen.append(np.column_stack([block.X[rows], block.weight[rows]]).astype(np.float64))

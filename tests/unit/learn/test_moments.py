@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from hypothesis import given, settings, strategies as st
 
-from millstream.learn.moments import merged, moments
+from millstream.parallel import MOMENTS, moments
 
 
 def sample(n, seed=0, offset=0.0):
@@ -31,10 +31,10 @@ def test_any_grouping_gives_the_moments_of_the_whole(cuts, offset):
     pieces = [moments(X[a:b], weight[a:b]) for a, b in itertools.pairwise(edges)]
     left = pieces[0]
     for piece in pieces[1:]:
-        left = merged(left, piece)
+        left = MOMENTS(left, piece)
     right = pieces[-1]
     for piece in pieces[-2::-1]:
-        right = merged(piece, right)
+        right = MOMENTS(piece, right)
     mean, variance = whole(X, weight)
     for total in (left, right):
         np.testing.assert_allclose(total[1], mean.astype(float), rtol=4e-16, atol=1e-15)
@@ -44,8 +44,8 @@ def test_any_grouping_gives_the_moments_of_the_whole(cuts, offset):
 def test_no_rows_change_nothing():
     X, weight = sample(20, offset=1e8)
     some, none = moments(X, weight), moments(X[:0], weight[:0])
-    assert merged(some, none).tobytes() == some.tobytes()
-    assert merged(none, some).tobytes() == some.tobytes()
+    assert MOMENTS(some, none).tobytes() == some.tobytes()
+    assert MOMENTS(none, some).tobytes() == some.tobytes()
 
 
 def test_a_mean_without_its_rest_would_fail():
@@ -54,9 +54,9 @@ def test_a_mean_without_its_rest_would_fail():
     spread = (X - 1e8) * 1e-4 + 1e8
     halves = [moments(spread[:30], weight[:30]), moments(spread[30:], weight[30:])]
     _, variance = whole(spread, weight)
-    exact = merged(*halves)
+    exact = MOMENTS(*halves)
     np.testing.assert_allclose(exact[3] / exact[0], variance.astype(float), rtol=1e-6)
     for half in halves:
         half[2] = 0.0
-    lossy = merged(*halves)
+    lossy = MOMENTS(*halves)
     assert np.abs(lossy[3] / lossy[0] / variance.astype(float) - 1).max() > 1e-6
