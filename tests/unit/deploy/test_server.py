@@ -5,6 +5,7 @@ import sys
 import httpx
 import pyarrow as pa
 import pytest
+from sklearn.base import clone
 
 import millstream as ms
 from millstream.deploy.server import app as server_app
@@ -161,11 +162,10 @@ def test_requests_of_strangers_wait_for_the_golden_rows(version, monkeypatch):
 
 
 def test_the_class_of_a_probability_can_be_read(version, registry, estimator, table):
-    from millstream import learn
 
     columns = table.select(["borough", "fare", "hour"])
     late = ["early", "late", "on time"] * 333 + ["late"]
-    three = registry.register("three", learn.Pipeline(estimator.steps).fit(columns, late), data=columns)
+    three = registry.register("three", clone(estimator).fit(columns, late), data=columns)
     with ms.ModelServer(three) as running, running.client() as client:
         outputs = client.metadata["outputs"]
     assert [(o["name"], o.get("parameters")) for o in outputs] == [
