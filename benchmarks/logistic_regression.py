@@ -40,7 +40,8 @@ def measure() -> Iterator[str]:
     yield f"speedup on 2 workers {one / two:.2f}, efficiency {one / two / 2:.0%}"
     model, reference = fitted["millstream, 2"], fitted["newton-cholesky"]
     yield f"largest difference of a coefficient from newton-cholesky {np.abs(model.coef_ - reference.coef_).max():.1e}"
-    yield f"one product X'X, 1 thread: {gram_seconds(X):.3f} s; a Newton pass needs one; {int(np.max(model.n_iter_))} passes"
+    passes = int(np.max(model.n_iter_))
+    yield f"one product X'X, 1 thread: {gram_seconds(X):.3f} s; a Newton pass needs one; {passes} passes"
 
 
 def gram_seconds(X: np.ndarray) -> float:
